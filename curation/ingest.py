@@ -1,0 +1,270 @@
+"""Ingest: source rows become keys, new keys become parts of the pool, members become a snapshot.
+
+    source ──> staged (key, address, url, caption, columns) ──> minus the pool's keys ──> new parts
+                                 │
+                                 └──> snapshot: for every part, which rows are members and the source's own columns
+
+Everything runs in DuckDB, out of core. The pool is a chain of records put if absent: who loses the put reads the chain
+again and subtracts again.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from curation.storage import layout
+from curation.storage.pool import Part, Pool, extend_pool, read_pool
+from curation.storage.store import FileRef, Store, digest
+from curation.storage.tables import put_table, read_table, runs_of
+from schemas import columns as c
+from schemas.errors import StoreError
+
+MEMBER = "member"
+REJECTED_COLUMNS = 4  # key, url, caption, reason; then the source's own
+_MEMORY_LIMIT = "1GB"
+
+
+@dataclass(frozen=True)
+class Staging:
+    """What ingest needs of a source: SQL that yields its rows, and what names it.
+
+    `relation` selects url, caption and the source's own columns; for pictures that were captured also
+    `picture_sha256` (stands in for a missing URL), `failure` (NULL or why the row failed) and `origin`.
+    """
+
+    identity: dict[str, Any]
+    relation: str
+    extra: dict[str, pa.DataType]
+    captured: bool = False
+
+
+@dataclass(frozen=True)
+class Member:
+    """A part that has rows of a snapshot. `file` holds `member` and the source's columns, for every row of the part."""
+
+    part: Part
+    file: FileRef
+    members: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One state of a source: its rows in the parts of the pool, and the rows that failed at the source."""
+
+    digest: str
+    rows_read: int
+    parts: tuple[Member, ...]
+    rejected: FileRef  # key, url, caption, reason and the source's columns; sorted by key
+    rejected_rows: int
+    extra: pa.Schema
+
+    @property
+    def keys(self) -> int:
+        """Distinct keys of the snapshot, those that failed at the source included."""
+        return sum(member.members for member in self.parts) + self.rejected_rows
+
+
+def find_snapshot(store: Store, identity: dict[str, Any]) -> Snapshot | None:
+    """The snapshot of that identity if it was ingested before."""
+    name = digest(identity)
+    record = store.get(layout.snapshot(name))
+    return _from_record(store, name, record) if record else None
+
+
+def ingest(store: Store, staging: Staging, rows_per_part: int) -> Snapshot:
+    """Bring a source's rows into the pool and record its snapshot."""
+    found = find_snapshot(store, staging.identity)
+    if found:
+        return found
+    with _database(store) as database:
+        rows_read = _stage(database, staging)
+        while not _add_new_parts(store, database, rows_per_part):
+            pass
+        record = _snapshot_record(store, database, staging, rows_read)
+    name = digest(staging.identity)
+    store.put(layout.snapshot(name), record)
+    return _from_record(store, name, store.get(layout.snapshot(name)))
+
+
+@contextlib.contextmanager
+def _database(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
+    with store.temporary_folder() as folder:
+        connection = duckdb.connect(":memory:")
+        connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
+        connection.execute("SET temp_directory = $folder", {"folder": str(folder)})
+        connection.execute("SET enable_progress_bar = false")
+        try:
+            yield connection
+        except duckdb.OutOfMemoryException as error:
+            free = shutil.disk_usage(folder).free
+            raise StoreError(
+                f"store {store.root}: ingest ran out of room ({free:,} bytes of disk free): {error}"
+            ) from error
+        finally:
+            connection.close()
+
+
+def _stage(database: duckdb.DuckDBPyConnection, staging: Staging) -> int:
+    """Make `staged` (one row per key) and `rejected`; return how many rows were read."""
+    extra = ", ".join(_quoted(name) for name in staging.extra)
+    picture = (
+        "picture_sha256, failure, origin" if staging.captured else "NULL::VARCHAR AS picture_sha256, NULL AS failure"
+    )
+    database.execute(
+        f"""
+        CREATE TABLE arrived AS
+        WITH source AS (SELECT nullif(url, '') AS url, coalesce(caption, '') AS caption, {picture}
+                             {", " + extra if extra else ""} FROM ({staging.relation})),
+        named AS (SELECT coalesce(url, picture_sha256{", 'origin:' || origin" if staging.captured else ""}) AS named, *
+                  FROM source)
+        SELECT substr(sha256(coalesce(named, '') || chr(10) || caption), 1, 32) AS key,
+               -- rows without any address must not all fall into one part: each is its own
+               substr(sha256(coalesce(named, chr(10) || caption)), 1, 32) AS address,
+               coalesce(failure, CASE WHEN contains(url, chr(10)) THEN 'the URL holds a newline' END) AS reason, *
+        FROM named
+        """
+    )
+    (rows_read,) = database.execute("SELECT count(*) FROM arrived").fetchone() or (0,)
+    spelling = (
+        f"to_json({{{', '.join(f'{_text(n)}: {_quoted(n)}' for n in sorted(staging.extra))}}})" if extra else "''"
+    )
+    database.execute("CREATE TABLE repeated AS SELECT key FROM arrived GROUP BY key HAVING count(*) > 1")
+    # Rows with equal keys count once. A sound row goes before one that failed; then the smallest spelling.
+    database.execute(
+        f"""
+        CREATE TABLE staged AS
+        SELECT * FROM arrived ANTI JOIN repeated USING (key)
+        UNION ALL
+        SELECT * EXCLUDE (place) FROM (
+            SELECT *, row_number() OVER (PARTITION BY key ORDER BY reason IS NOT NULL, {spelling}::VARCHAR,
+                                         coalesce(picture_sha256, ''), coalesce(url, ''), coalesce(reason, '')) AS place
+            FROM arrived SEMI JOIN repeated USING (key)
+        ) WHERE place = 1
+        """
+    )
+    database.execute("DROP TABLE arrived")
+    database.execute("CREATE TABLE rejected AS SELECT * FROM staged WHERE reason IS NOT NULL")
+    database.execute("DELETE FROM staged WHERE reason IS NOT NULL")
+    return int(rows_read)
+
+
+def _add_new_parts(store: Store, database: duckdb.DuckDBPyConnection, rows_per_part: int) -> bool:
+    """Cut the keys that the pool lacks into parts, and put them; False when another run was first."""
+    pool = read_pool(store)
+    _load_pool(store, database, pool)
+    # Cut by the rank of a URL's first row, so that no URL is cut.
+    database.execute(
+        f"""
+        CREATE OR REPLACE TABLE fresh AS
+        SELECT CAST(min(rank) OVER (PARTITION BY address) // {rows_per_part} AS INTEGER) AS slot, * FROM (
+            SELECT row_number() OVER (ORDER BY address, key) - 1 AS rank, key, url, caption, address
+            FROM staged ANTI JOIN pool USING (key))
+        """
+    )
+    if database.execute("SELECT 1 FROM fresh LIMIT 1").fetchone() is None:
+        return True
+    reader = database.sql("SELECT slot, key, url, caption, address FROM fresh ORDER BY rank").to_arrow_reader(50_000)
+    schema = pa.schema([c.KEY.field, c.URL.field, c.CAPTION.field, pa.field("address", pa.string())])
+    parts = []
+    for number, (_, table) in enumerate(runs_of(reader, "slot")):
+        ref = put_table(store, table.cast(schema))
+        parts.append(Part(f"{pool.next_record:05d}-{number:06d}", table.num_rows, ref))
+    return extend_pool(store, pool, parts, _shared_addresses(store, database, pool))
+
+
+def _shared_addresses(store: Store, database: duckdb.DuckDBPyConnection, pool: Pool) -> list[FileRef]:
+    """The new rows whose URL an earlier part has: they adopt its bytes, and it may adopt theirs."""
+    query = f"""
+        SELECT part, CAST(row AS INTEGER) AS row, home_part, CAST(home_row AS INTEGER) AS home_row FROM (
+            SELECT '{pool.next_record:05d}-' || lpad(number::VARCHAR, 6, '0') AS part, row, address FROM (
+                SELECT dense_rank() OVER (ORDER BY slot) - 1 AS number, address, url,
+                       row_number() OVER (PARTITION BY slot ORDER BY rank) - 1 AS row
+                FROM fresh) WHERE url IS NOT NULL) AS mine
+        JOIN (SELECT address, min(part) AS home_part, arg_min(row, (part, row)) AS home_row FROM pool GROUP BY address)
+        USING (address) ORDER BY part, row
+    """
+    table = database.sql(query).to_arrow_table()
+    return [put_table(store, table)] if table.num_rows else []
+
+
+def _load_pool(store: Store, database: duckdb.DuckDBPyConnection, pool: Pool) -> None:
+    """Make the view `pool` (part, row, key, address) over the part files."""
+    if not pool.parts:
+        database.execute("CREATE OR REPLACE TABLE pool (part VARCHAR, row BIGINT, key VARCHAR, address VARCHAR)")
+        return
+    names = pa.table(
+        {
+            "part": [part.name for part in pool.parts],
+            "filename": [str(store.path(part.file.name)) for part in pool.parts],
+        }
+    )
+    database.register("part_names", names)
+    database.execute(
+        """
+        CREATE OR REPLACE TABLE pool AS
+        SELECT part, file_row_number AS row, key, address
+        FROM read_parquet($files, filename = true, file_row_number = true) JOIN part_names USING (filename)
+        """,
+        {"files": names["filename"].to_pylist()},
+    )
+
+
+def _snapshot_record(
+    store: Store, database: duckdb.DuckDBPyConnection, staging: Staging, rows_read: int
+) -> dict[str, Any]:
+    pool = read_pool(store)
+    _load_pool(store, database, pool)
+    extra = "".join(f", staged.{_quoted(name)}" for name in staging.extra)
+    numbers = pa.table({"part": [p.name for p in pool.parts], "slot": pa.array(range(len(pool.parts)), pa.int32())})
+    database.register("numbers", numbers)
+    reader = database.sql(
+        f"""
+        SELECT slot, staged.key IS NOT NULL AS {MEMBER}{extra}
+        FROM pool JOIN numbers USING (part) LEFT JOIN staged USING (key)
+        WHERE part IN (SELECT part FROM pool SEMI JOIN staged USING (key))
+        ORDER BY slot, row
+        """
+    ).to_arrow_reader(50_000)
+    schema = pa.schema([pa.field(MEMBER, pa.bool_()), *(pa.field(n, t) for n, t in staging.extra.items())])
+    members = []
+    for slot, table in runs_of(reader, "slot"):
+        ref = put_table(store, table.cast(schema))
+        count = table[MEMBER].to_numpy().sum()
+        members.append({"part": asdict(pool.parts[slot]), "file": ref.record(), "members": int(count)})
+    rejected = database.sql(
+        f"SELECT key, url, caption, reason{extra.replace('staged.', '')} FROM rejected ORDER BY key"
+    ).to_arrow_table()
+    fixed = [c.KEY.field, c.URL.field, c.CAPTION.field, pa.field("reason", pa.string())]
+    rejected = rejected.cast(pa.schema([*fixed, *(pa.field(n, t) for n, t in staging.extra.items())]))
+    return {
+        "identity": staging.identity,
+        "rows_read": rows_read,
+        "parts": members,
+        "rejected": put_table(store, rejected).record(),
+        "rejected_rows": rejected.num_rows,
+    }
+
+
+def _from_record(store: Store, name: str, record: dict[str, Any]) -> Snapshot:
+    rejected = FileRef(**record["rejected"])
+    parts = [
+        Member(
+            Part(m["part"]["name"], m["part"]["rows"], FileRef(**m["part"]["file"])), FileRef(**m["file"]), m["members"]
+        )
+        for m in record["parts"]
+    ]
+    extra = pa.schema(list(read_table(store, rejected).schema)[REJECTED_COLUMNS:])
+    return Snapshot(name, record["rows_read"], tuple(parts), rejected, record["rejected_rows"], extra)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
