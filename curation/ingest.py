@@ -10,7 +10,7 @@ again and subtracts again.
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,7 +34,8 @@ class Staging:
     """What ingest needs of a source: SQL that yields its rows, and what names it.
 
     `relation` selects url, caption and the source's own columns; for pictures that were captured also
-    `picture_sha256` (stands in for a missing URL), `failure` (NULL or why the row failed) and `origin`.
+    `picture_sha256` (stands in for a missing URL), `failure` (NULL or why the row failed), `origin`, and `own_key`
+    where rows have a key already.
     """
 
     identity: dict[str, Any]
@@ -81,7 +82,7 @@ def ingest(store: Store, staging: Staging, rows_per_part: int) -> Snapshot:
     found = find_snapshot(store, staging.identity)
     if found:
         return found
-    with _database(store) as database:
+    with ingest_database(store) as database:
         rows_read = _stage(database, staging)
         while not _add_new_parts(store, database, rows_per_part):
             pass
@@ -92,7 +93,8 @@ def ingest(store: Store, staging: Staging, rows_per_part: int) -> Snapshot:
 
 
 @contextlib.contextmanager
-def _database(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
+def ingest_database(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB in memory, spilling into the store's folder for temporary files."""
     with store.temporary_folder() as folder:
         connection = duckdb.connect(":memory:")
         connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
@@ -112,9 +114,8 @@ def _database(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
 def _stage(database: duckdb.DuckDBPyConnection, staging: Staging) -> int:
     """Make `staged` (one row per key) and `rejected`; return how many rows were read."""
     extra = ", ".join(_quoted(name) for name in staging.extra)
-    picture = (
-        "picture_sha256, failure, origin" if staging.captured else "NULL::VARCHAR AS picture_sha256, NULL AS failure"
-    )
+    nothing = "NULL::VARCHAR AS picture_sha256, NULL::VARCHAR AS failure, NULL::VARCHAR AS own_key"
+    picture = "picture_sha256, failure, own_key, origin" if staging.captured else nothing
     database.execute(
         f"""
         CREATE TABLE arrived AS
@@ -122,14 +123,14 @@ def _stage(database: duckdb.DuckDBPyConnection, staging: Staging) -> int:
                              {", " + extra if extra else ""} FROM ({staging.relation})),
         named AS (SELECT coalesce(url, picture_sha256{", 'origin:' || origin" if staging.captured else ""}) AS named, *
                   FROM source)
-        SELECT substr(sha256(coalesce(named, '') || chr(10) || caption), 1, 32) AS key,
+        SELECT coalesce(own_key, substr(sha256(coalesce(named, '') || chr(10) || caption), 1, 32)) AS key,
                -- rows without any address must not all fall into one part: each is its own
                substr(sha256(coalesce(named, chr(10) || caption)), 1, 32) AS address,
                coalesce(failure, CASE WHEN contains(url, chr(10)) THEN 'the URL holds a newline' END) AS reason, *
         FROM named
         """
     )
-    (rows_read,) = database.execute("SELECT count(*) FROM arrived").fetchone() or (0,)
+    ((rows_read,),) = database.sql("SELECT count(*) FROM arrived").fetchall()
     spelling = (
         f"to_json({{{', '.join(f'{_text(n)}: {_quoted(n)}' for n in sorted(staging.extra))}}})" if extra else "''"
     )
@@ -156,7 +157,7 @@ def _stage(database: duckdb.DuckDBPyConnection, staging: Staging) -> int:
 def _add_new_parts(store: Store, database: duckdb.DuckDBPyConnection, rows_per_part: int) -> bool:
     """Cut the keys that the pool lacks into parts, and put them; False when another run was first."""
     pool = read_pool(store)
-    _load_pool(store, database, pool)
+    load_parts(store, database, pool.parts)
     # Cut by the rank of a URL's first row, so that no URL is cut.
     database.execute(
         f"""
@@ -166,7 +167,7 @@ def _add_new_parts(store: Store, database: duckdb.DuckDBPyConnection, rows_per_p
             FROM staged ANTI JOIN pool USING (key))
         """
     )
-    if database.execute("SELECT 1 FROM fresh LIMIT 1").fetchone() is None:
+    if not database.sql("SELECT 1 FROM fresh LIMIT 1").fetchall():
         return True
     reader = database.sql("SELECT slot, key, url, caption, address FROM fresh ORDER BY rank").to_arrow_reader(50_000)
     schema = pa.schema([c.KEY.field, c.URL.field, c.CAPTION.field, pa.field("address", pa.string())])
@@ -192,15 +193,15 @@ def _shared_addresses(store: Store, database: duckdb.DuckDBPyConnection, pool: P
     return [put_table(store, table)] if table.num_rows else []
 
 
-def _load_pool(store: Store, database: duckdb.DuckDBPyConnection, pool: Pool) -> None:
-    """Make the view `pool` (part, row, key, address) over the part files."""
-    if not pool.parts:
+def load_parts(store: Store, database: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> None:
+    """Make the table `pool` (part, row, key, address) over the part files."""
+    if not parts:
         database.execute("CREATE OR REPLACE TABLE pool (part VARCHAR, row BIGINT, key VARCHAR, address VARCHAR)")
         return
     names = pa.table(
         {
-            "part": [part.name for part in pool.parts],
-            "filename": [str(store.path(part.file.name)) for part in pool.parts],
+            "part": [part.name for part in parts],
+            "filename": [str(store.path(part.file.name)) for part in parts],
         }
     )
     database.register("part_names", names)
@@ -218,7 +219,7 @@ def _snapshot_record(
     store: Store, database: duckdb.DuckDBPyConnection, staging: Staging, rows_read: int
 ) -> dict[str, Any]:
     pool = read_pool(store)
-    _load_pool(store, database, pool)
+    load_parts(store, database, pool.parts)
     extra = "".join(f", staged.{_quoted(name)}" for name in staging.extra)
     numbers = pa.table({"part": [p.name for p in pool.parts], "slot": pa.array(range(len(pool.parts)), pa.int32())})
     database.register("numbers", numbers)

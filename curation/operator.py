@@ -46,7 +46,8 @@ class Batch:
     """Some rows of one part: the columns an operator reads, and the stored pictures.
 
     `table` holds keys and columns as they are read back from storage. `stored` holds the stored bytes of each row's
-    picture, or None for every row when the operator does not read `image`.
+    picture, or None for every row when the operator does not read `image`. Decoded pixels are shared by all operators
+    of a task, under the identity of the bytes that they were decoded from.
     """
 
     table: pa.Table
@@ -68,14 +69,14 @@ class Batch:
 
     def pixels(self, row: int) -> "np.ndarray | Failure":
         """The picture of a row as uint8 `pixels_HWC` (RGB), decoded once for all operators of a task."""
-        if row not in self._pixels:
-            stored = self.stored[row]
-            assert stored is not None, "the row has no stored picture"
+        stored = self.stored[row]
+        assert stored is not None, "the row has no stored picture"
+        if id(stored) not in self._pixels:
             try:
-                self._pixels[row] = decode(stored)
+                self._pixels[id(stored)] = decode(stored)
             except DecodeError as error:
-                self._pixels[row] = Failure("decode_error", str(error))
-        return self._pixels[row]
+                self._pixels[id(stored)] = Failure("decode_error", str(error))
+        return self._pixels[id(stored)]
 
 
 @dataclass

@@ -9,7 +9,6 @@ captures/<name>.json                   what was taken from one file of a source 
 snapshots/<digest>.json                a source: which rows of which parts are members
 commits/<part>/<operator>-<fp>/<g>.json    one generation of a sidecar
 crashes/<part>/<operator>-<fp>/<row>.json  a row that kills its worker
-given_up/<plan>/<part>.json            a part failed by decision
 plans/<plan>/...                       what barriers decided, which shards are written
 runs/<n>.json, finished/<n>.json       runs in the order they started, and what they made
 curated/<name>/...                     the finished data sets
@@ -46,11 +45,6 @@ def sidecar(part: str, operator: str, fingerprint: str, generation: int) -> str:
 def crash(part: str, operator: str, fingerprint: str, number: int) -> str:
     """The record of the n-th row of a part that killed its worker at an operator."""
     return f"crashes/{part}/{operator}-{fingerprint[:16]}/{number:06d}.json"
-
-
-def given_up(part: str, operator: str, fingerprint: str) -> str:
-    """The record that the open rows of a part were failed by decision."""
-    return f"given_up/{part}/{operator}-{fingerprint[:16]}.json"
 
 
 def plan(name: str, what: str) -> str:

@@ -30,6 +30,7 @@ class Sidecar:
     locations: FileRef | None = None
     ledgers: tuple[FileRef, ...] = ()
     tars: tuple[FileRef, ...] = ()
+    retried_by: tuple[str, ...] = ()  # plans that tried failures of this part again
 
     @property
     def files(self) -> list[FileRef]:
@@ -84,6 +85,7 @@ def _record(sidecar: Sidecar) -> dict[str, object]:
         "locations": sidecar.locations.record() if sidecar.locations else None,
         "ledgers": [ref.record() for ref in sidecar.ledgers],
         "tars": [ref.record() for ref in sidecar.tars],
+        "retried_by": list(sidecar.retried_by),
     }
 
 
@@ -97,4 +99,5 @@ def _from_record(record: dict) -> Sidecar:  # type: ignore[type-arg]
         FileRef(**record["locations"]) if record["locations"] else None,
         tuple(FileRef(**ref) for ref in record["ledgers"]),
         tuple(FileRef(**ref) for ref in record["tars"]),
+        tuple(record["retried_by"]),
     )

@@ -173,13 +173,15 @@ class Store:
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def lock(self, *, exclusive: bool = False, name: str = "lock") -> Iterator[None]:
-        """Hold the store's lock: shared for runs and readers; exclusive, and refused at once when held, for prune."""
+    def lock(self, *, exclusive: bool = False, name: str = "lock", wait: bool = False) -> Iterator[None]:
+        """Hold a lock: shared for runs; exclusive, refused at once when held (unless `wait`), for prune."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a") as stream:
             try:
-                fcntl.flock(stream, (fcntl.LOCK_EX | fcntl.LOCK_NB) if exclusive else fcntl.LOCK_SH)
+                fcntl.flock(
+                    stream, fcntl.LOCK_SH if not exclusive else fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+                )
             except BlockingIOError:
                 raise StoreError(
                     f"store {self.root}: a run is using it; try again when `pairmill status` shows none"

@@ -1,0 +1,210 @@
+"""Sources that bring their pictures: each file is read once into tars of the store, then ingested as a table.
+
+What is kept of a picture is decided by `to_stored`, as after a download: no metadata, JPEG, PNG or WebP, full size.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.execution.executor import Executor
+from curation.fetch.to_stored import to_stored
+from curation.ingest import Snapshot, Staging, find_snapshot, ingest, ingest_database, load_parts
+from curation.operator import OK
+from curation.sources.source import CapturedRow, CapturedSource
+from curation.stage import CAPTURE, OperatorStep
+from curation.storage import layout, sidecars
+from curation.storage.pictures import PictureWriter
+from curation.storage.sidecars import COMPUTED, ERROR, LOCATIONS, STATUS, Sidecar
+from curation.storage.store import FileRef, Store, digest
+from curation.storage.tables import put_table, read_table, runs_of
+from schemas.pixels import DecodeError
+
+_FIXED = {
+    "url": pa.string(),
+    "caption": pa.string(),
+    "own_key": pa.string(),
+    "picture_sha256": pa.string(),
+    "failure": pa.string(),
+    "origin": pa.string(),
+    "stored_sha256": pa.string(),
+    "original_width_px": pa.int32(),
+    "original_height_px": pa.int32(),
+    "tar": pa.string(),
+    "offset": pa.int64(),
+    "length": pa.int64(),
+}
+_PREFIX = "_pairmill_"  # keeps our columns apart from the source's own in the files of a capture
+
+
+@dataclass(frozen=True)
+class _CaptureTask:
+    store: Store
+    source: CapturedSource
+    index: int
+    name: str
+
+
+def capture_source(
+    store: Store,
+    source: CapturedSource,
+    identity: dict[str, Any],
+    step: OperatorStep,
+    rows_per_part: int,
+    executor: Callable[[], Executor],
+) -> Snapshot:
+    """Capture what the store lacks of a source, ingest it, and give its parts their pictures."""
+    names = [
+        digest([identity["kind"], identity["columns"], file.sha256, step.base_fingerprint]) for file in source.files
+    ]
+    missing = [i for i, name in enumerate(names) if store.get(layout.capture(name)) is None]
+    if missing:
+        _capture_files(executor(), [_CaptureTask(store, source, i, names[i]) for i in missing])
+    records = [store.get(layout.capture(name)) for name in names]
+    files = [FileRef(**record["rows"]) for record in records]
+    tars = {ref["name"]: FileRef(**ref) for record in records for ref in record["tars"]}
+    snapshot = find_snapshot(store, identity)
+    if snapshot is None:
+        relation = _relation(store, files, source, identity["limit"])
+        snapshot = ingest(store, Staging(identity, relation, dict(source.extra), captured=True), rows_per_part)
+    _give_pictures(store, snapshot, step, files, tars)
+    return snapshot
+
+
+def _capture_files(executor: Executor, tasks: list[_CaptureTask]) -> None:
+    flights: list[Any] = []
+    queue = iter(tasks)
+    while True:
+        while len(flights) < executor.slots(False) * 2 and (task := next(queue, None)) is not None:
+            flights.append(executor.submit(_capture, task, actor=False))
+        if not flights:
+            return
+        for handle, result in executor.wait(flights):
+            flights.remove(handle)
+            result()
+
+
+def _capture(task: _CaptureTask, **_: Any) -> None:
+    """Read one file of a source and commit its rows and pictures."""
+    pictures = PictureWriter(task.store)
+    try:
+        rows = [_captured(row, place, pictures) for place, row in enumerate(task.source.read(task.index))]
+        locations, tars = pictures.finish(None)
+    finally:
+        pictures.discard()
+    where = {place["row"]: place for place in read_table(task.store, locations).to_pylist()}
+    for place, row in enumerate(rows):
+        row |= {_PREFIX + name: where[place][name] if place in where else None for name in ("tar", "offset", "length")}
+    fields = [pa.field(_PREFIX + name, kind) for name, kind in _FIXED.items()]
+    schema = pa.schema([*fields, *(pa.field(name, kind) for name, kind in task.source.extra.items())])
+    ref = put_table(task.store, pa.Table.from_pylist(rows, schema=schema))
+    record = {"rows": ref.record(), "tars": [tar.record() for tar in tars]}
+    task.store.put(layout.capture(task.name), record)
+
+
+def _captured(row: CapturedRow, place: int, pictures: PictureWriter) -> dict[str, Any]:
+    """One row as it stands in the capture's table; its picture goes to the tar."""
+    ours: dict[str, Any] = {"url": row.url, "caption": row.caption, "own_key": row.key, "origin": row.origin}
+    if row.failure is not None:
+        ours["failure"] = f"{row.failure.status}: {row.failure.error}"
+    elif row.picture is not None:
+        ours["picture_sha256"] = hashlib.sha256(row.picture).hexdigest()
+        try:
+            stored = to_stored(row.picture)
+        except DecodeError as error:
+            ours["failure"] = f"{error.status}: {error}"
+        else:
+            ours["stored_sha256"] = hashlib.sha256(stored.bytes).hexdigest()
+            ours["original_width_px"] = stored.original_width_px
+            ours["original_height_px"] = stored.original_height_px
+            pictures.add(place, ours["picture_sha256"], stored.bytes)
+    return {_PREFIX + name: value for name, value in ours.items()} | dict(row.extra)
+
+
+def _relation(store: Store, files: list[FileRef], source: CapturedSource, limit: int | None) -> str:
+    paths = ", ".join("'" + str(store.path(file.name)).replace("'", "''") + "'" for file in files)
+    ours = ", ".join(
+        f"{_PREFIX}{name} AS {name}" for name in ("url", "caption", "own_key", "picture_sha256", "failure", "origin")
+    )
+    extra = "".join(', "' + name.replace('"', '""') + '"' for name in source.extra)
+    cut = f" LIMIT {limit}" if limit is not None else ""
+    return f"SELECT {ours}{extra} FROM read_parquet([{paths}]){cut}"
+
+
+def _give_pictures(
+    store: Store, snapshot: Snapshot, step: OperatorStep, files: list[FileRef], tars: dict[str, FileRef]
+) -> None:
+    """Commit the next generation of the capture's sidecar for every part that lacks pictures of this source."""
+    lacking = [m.part for m in snapshot.parts if _lacks(store, m.part.name, step, m.members)]
+    if not lacking:
+        return
+    with ingest_database(store) as database:
+        load_parts(store, database, lacking)
+        database.execute("CREATE TABLE numbers (part VARCHAR, slot INTEGER)")
+        database.executemany("INSERT INTO numbers VALUES (?, ?)", [[part.name, i] for i, part in enumerate(lacking)])
+        columns = ", ".join(f"{_PREFIX}{n} AS {n}" for n in _FIXED)
+        database.execute(
+            f"CREATE TABLE captured AS SELECT {columns} FROM read_parquet($files)",
+            {"files": [str(store.path(file.name)) for file in files]},
+        )
+        reader = database.sql(
+            """
+            SELECT slot, row::INTEGER AS row, captured.* FROM pool JOIN numbers USING (part)
+            JOIN (SELECT coalesce(nullif(url, ''), picture_sha256, '') || chr(10) || coalesce(caption, '') AS named, *
+                  FROM captured WHERE failure IS NULL AND tar IS NOT NULL) AS captured
+            ON pool.key = coalesce(own_key, substr(sha256(named), 1, 32))
+            QUALIFY row_number() OVER (PARTITION BY slot, row ORDER BY picture_sha256, tar, "offset") = 1
+            ORDER BY slot, row
+            """
+        ).to_arrow_reader(50_000)
+        for slot, table in runs_of(reader, "slot"):
+            _commit_pictures(store, lacking[slot].name, lacking[slot].rows, step, table, tars)
+
+
+def _lacks(store: Store, part: str, step: OperatorStep, members: int) -> bool:
+    sidecar = sidecars.latest(store, part, CAPTURE, step.base_fingerprint)
+    return sidecar is None or int(sidecars.read_values(store, sidecar, [COMPUTED])[COMPUTED].to_numpy().sum()) < members
+
+
+def _commit_pictures(
+    store: Store, part: str, count: int, step: OperatorStep, found: pa.Table, tars: dict[str, FileRef]
+) -> None:
+    schema = sidecars.values_schema(step.values)
+    while True:
+        old = sidecars.latest(store, part, CAPTURE, step.base_fingerprint)
+        base = sidecars.read_values(store, old) if old else _nothing(count, schema)
+        have = base[COMPUTED].to_numpy()
+        new = found.filter(pa.array(~have[found["row"].to_numpy()]))
+        if not new.num_rows:
+            return
+        values = {COMPUTED: pa.array([True] * new.num_rows), STATUS: pa.array([OK] * new.num_rows)}
+        values |= {ERROR: pa.nulls(new.num_rows, pa.string()), "sha256": new["picture_sha256"]}
+        values |= {name: new[name] for name in ("stored_sha256", "original_width_px", "original_height_px")}
+        places = np.arange(count)
+        places[new["row"].to_numpy()] = count + np.arange(new.num_rows)
+        joined = pa.concat_tables([base.cast(schema), pa.table(values).select(schema.names).cast(schema)])
+        before = sidecars.read_locations(store, old) if old else LOCATIONS.empty_table()
+        where = pa.concat_tables([before, new.select(LOCATIONS.names).cast(LOCATIONS)]).sort_by("row")
+        used = {ref.name: ref for ref in (old.tars if old else ())} | {
+            n: tars[n] for n in new["tar"].unique().to_pylist()
+        }
+        sidecar = Sidecar(
+            part,
+            CAPTURE,
+            step.base_fingerprint,
+            old.generation + 1 if old else 0,
+            put_table(store, joined.take(pa.array(places))),
+            put_table(store, where),
+            tars=tuple(used.values()),
+        )
+        if sidecars.commit(store, sidecar):
+            return
+
+
+def _nothing(count: int, schema: pa.Schema) -> pa.Table:
+    columns = [pa.array(np.zeros(count, bool)) if f.name == COMPUTED else pa.nulls(count, f.type) for f in schema]
+    return pa.table(columns, schema=schema)

@@ -1,0 +1,293 @@
+"""One operator on one part: which rows it must compute, computing them in a stream, and committing a generation."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.execution.streaming import Chunk, gather
+from curation.operator import OK, Batch, Failure, Operator, Output
+from curation.part_rows import OperatorRows, PartRows
+from curation.stage import OperatorStep
+from curation.storage import layout, sidecars
+from curation.storage.pictures import PictureWriter
+from curation.storage.sidecars import COMPUTED, ERROR, STATUS, Sidecar
+from curation.storage.tables import put_table
+from schemas.columns import IMAGE, KEY, Column
+from schemas.errors import PairmillError, RunError
+
+CRASH, GIVEN_UP = "crash", "given_up"
+_MOST_ERROR_CHARS = 500
+
+
+class OperatorRun:
+    """One operator on one part."""
+
+    def __init__(self, rows: PartRows, step: OperatorStep, neighbours: tuple[tuple[int, str, int], ...] = ()) -> None:
+        self._rows = rows
+        self.step = step
+        self.committed: OperatorRows = rows.operator(step.index)
+        self._neighbours = neighbours if step.brings_pictures else ()
+        self._new_rows: list[np.ndarray] = []
+        self._new_values: list[pa.Table] = []
+        self._pictures = PictureWriter(rows.store) if step.brings_pictures else None
+        self._ledger: list[dict[str, Any]] = []
+
+    @property
+    def open_rows(self) -> np.ndarray:
+        """Rows that would be computed if they were alive, bool_N: not tried, or to be tried again under this plan."""
+        committed = self.committed
+        if self._rows.plan.retry is None or self._retried:
+            return ~committed.tried
+        classes = self._rows.plan.retry
+        again = committed.failed & ~committed.computed
+        if classes:
+            status = committed.outcome[STATUS].to_numpy(zero_copy_only=False)
+            again &= np.isin(status.astype(object), list(classes))
+        return ~committed.tried | again
+
+    @property
+    def computed_rows(self) -> int:
+        """How many rows this run computed."""
+        return sum(len(rows) for rows in self._new_rows)
+
+    @property
+    def _retried(self) -> bool:
+        sidecar = self.committed.sidecar
+        return sidecar is not None and self._rows.plan.name in sidecar.retried_by
+
+    def through(self, chunks: Iterator[Chunk], opened: Any) -> Iterator[Chunk]:
+        """The chunks with this operator's columns; rows that fail go no further."""
+        held: list[Chunk] = []
+        ready: list[Chunk] = []
+        stream = Guarded(self.step.operator).stream(self._to_compute(chunks, held, ready), opened)
+        for rows, output in stream:
+            fresh = self._take_in(gather_held(held, rows), output)
+            yield from self._flush(ready)
+            if len(fresh.rows):
+                yield fresh
+        yield from self._flush(ready)
+
+    def _to_compute(
+        self, chunks: Iterator[Chunk], held: list[Chunk], ready: list[Chunk]
+    ) -> Iterator[tuple[np.ndarray, Batch]]:
+        """Split each chunk: rows with a committed outcome wait in `ready`, the others go to the operator."""
+        open_rows = self.open_rows
+        adopted = self._adopt(open_rows)
+        crashed = self._crashed()
+        for chunk in chunks:
+            todo = open_rows[chunk.rows]
+            if not todo.all():
+                ready.append(self._committed_columns(chunk.take(np.flatnonzero(~todo))))
+            known = todo & np.isin(chunk.rows, list(crashed) + list(adopted))
+            if known.any():
+                ready.extend(self._without_running(chunk.take(np.flatnonzero(known)), adopted))
+            todo &= ~known
+            if todo.any():
+                part = self._with_pictures(chunk.take(np.flatnonzero(todo)))
+                held.append(part)
+                yield part.rows, self._batch(part)
+
+    def _flush(self, ready: list[Chunk]) -> Iterator[Chunk]:
+        while ready:
+            chunk = ready.pop(0)
+            if len(chunk.rows):
+                yield chunk
+
+    def _batch(self, chunk: Chunk) -> Batch:
+        names = [KEY.name, *(column.name for column in self.step.reads if column.name != IMAGE.name)]
+        table = pa.table({name: chunk.table[self.step.visible.get(name, name)] for name in names})
+        return Batch(table, chunk.stored or [None] * len(chunk.rows), chunk.pixels)
+
+    def _with_pictures(self, chunk: Chunk) -> Chunk:
+        if self.step.reads_pictures and chunk.stored is None:
+            chunk.stored = list(self._rows.stored(chunk.rows.tolist()))
+        return chunk
+
+    def _take_in(self, chunk: Chunk, output: Output) -> Chunk:
+        """Keep an output for the commit; return the rows that live on, with the columns as storage gives them back."""
+        table = self._values(len(chunk.rows), output)
+        self._new_rows.append(chunk.rows)
+        self._new_values.append(table)
+        self._ledger.extend(output.ledger)
+        if self._pictures is not None and output.stored is not None:
+            addresses = self._rows.column("address").take(pa.array(chunk.rows)).to_pylist()
+            for row, address, stored in zip(chunk.rows.tolist(), addresses, output.stored, strict=True):
+                if stored is not None:
+                    self._pictures.add(row, address, stored)
+            chunk.stored = list(output.stored)
+            chunk.pixels = {}
+        return self._survivors(chunk, table)
+
+    def _survivors(self, chunk: Chunk, values: pa.Table) -> Chunk:
+        """The rows that did not fail, with the operator's visible columns."""
+        own = [column.name for column in self.step.values]
+        names = [self.step.visible[name] for name in own]
+        alive = np.flatnonzero(values[STATUS].to_numpy(zero_copy_only=False) == OK)
+        return chunk.with_columns(values.select(own), names).take(alive)
+
+    def _values(self, count: int, output: Output) -> pa.Table:
+        failures = output.failures
+        failed = np.zeros(count, bool)
+        failed[list(failures)] = True
+        status = [failures[i].status if i in failures else OK for i in range(count)]
+        errors = [failures[i].error[:_MOST_ERROR_CHARS] if i in failures else None for i in range(count)]
+        passing = {CRASH, GIVEN_UP, *self.step.operator.passing}
+        columns = {COMPUTED: [s not in passing for s in status], STATUS: status, ERROR: errors}
+        for column in self.step.values:
+            columns[column.name] = stored_array(output.values[column.name], column, failed)
+        return pa.table(columns, schema=sidecars.values_schema(self.step.values))
+
+    def _committed_columns(self, chunk: Chunk) -> Chunk:
+        own = [STATUS, *(column.name for column in self.step.values)]
+        values = self.committed.columns(own).take(pa.array(chunk.rows))
+        return self._survivors(chunk, values)
+
+    def _crashed(self) -> dict[int, str]:
+        """Rows that killed their worker at this operator before."""
+        crashed: dict[int, str] = {}
+        store, part = self._rows.store, self._rows.name
+        name = (part, self.step.name, self.committed.fingerprint)
+        while (record := store.get(layout.crash(*name, len(crashed)))) is not None:
+            crashed[record["row"]] = record["error"]
+        retry = self._rows.plan.retry
+        return {} if retry is not None and not self._retried and (not retry or CRASH in retry) else crashed
+
+    def _without_running(self, chunk: Chunk, adopted: dict[int, tuple[OperatorRows, int]]) -> Iterator[Chunk]:
+        """Rows whose outcome is known without running: adopted from another part, or failed by a crash."""
+        crashed = self._crashed()
+        for place, row in enumerate(chunk.rows.tolist()):
+            one = chunk.take(np.array([place]))
+            if row in adopted:
+                elsewhere, there = adopted[row]
+                values = elsewhere.columns(sidecars.values_schema(self.step.values).names).slice(there, 1)
+                self._new_rows.append(one.rows)
+                self._new_values.append(values)
+                if there in elsewhere.locations and self._pictures is not None:
+                    self._pictures.adopt(row, elsewhere.locations[there])
+                yield self._survivors(one, values)
+            else:
+                empty = {column.name: [None] for column in self.step.values}
+                self._take_in(one, Output(empty, {0: Failure(CRASH, crashed[row])}))
+
+    def _adopt(self, open_rows: np.ndarray) -> dict[int, tuple[OperatorRows, int]]:
+        """Rows whose URL another part has fetched: row → (what is committed there, row there)."""
+        adopted: dict[int, tuple[OperatorRows, int]] = {}
+        elsewhere: dict[str, OperatorRows] = {}
+        for row, part, there in self._neighbours:
+            if not open_rows[row] or row in adopted:
+                continue
+            if part not in elsewhere:
+                found = sidecars.latest(self._rows.store, part, self.step.name, self.committed.fingerprint)
+                count = 0 if found is None else sidecars.read_values(self._rows.store, found, [COMPUTED]).num_rows
+                fingerprint = self.committed.fingerprint
+                elsewhere[part] = OperatorRows(self._rows.store, part, count, self.step, fingerprint)
+            if elsewhere[part].sidecar is not None and elsewhere[part].computed[there]:
+                adopted[row] = (elsewhere[part], there)
+        return adopted
+
+    def commit(self) -> bool:
+        """Put the next generation; False when another worker was first."""
+        plan = self._rows.plan
+        old = self.committed.sidecar
+        marks_retry = plan.retry is not None and not self._retried
+        if not self._new_rows and not (marks_retry and old is not None):
+            return True
+        table = self._dense()
+        locations, tars = self._pictures.finish(old) if self._pictures else (None, ())
+        ledgers = (put_table(self._rows.store, pa.Table.from_pylist(self._ledger)),) if self._ledger else ()
+        sidecar = Sidecar(
+            self._rows.name,
+            self.step.name,
+            self.committed.fingerprint,
+            old.generation + 1 if old else 0,
+            sidecars.put_values(self._rows.store, table),
+            locations,
+            (*(old.ledgers if old else ()), *ledgers),
+            tars,
+            (*(old.retried_by if old else ()), *([plan.name] if marks_retry else [])),
+        )
+        if sidecars.commit(self._rows.store, sidecar):
+            return True
+        if not self.step.operator.captured:
+            self._require_equal(table)
+        return False
+
+    def close(self) -> None:
+        """Let go of what was not committed."""
+        if self._pictures is not None:
+            self._pictures.discard()
+
+    def _dense(self) -> pa.Table:
+        """All values of the part: the committed ones, and over them the new ones."""
+        schema = sidecars.values_schema(self.step.values)
+        base = self.committed.columns(schema.names).cast(schema)
+        count = self._rows.rows
+        places = np.arange(count)
+        new = np.concatenate(self._new_rows) if self._new_rows else np.zeros(0, np.int64)
+        places[new] = count + np.arange(len(new))
+        return pa.concat_tables([base, *(table.cast(schema) for table in self._new_values)]).take(pa.array(places))
+
+    def _require_equal(self, ours: pa.Table) -> None:
+        """Two computations of a pure operator must agree."""
+        store = self._rows.store
+        winner = sidecars.latest(store, self._rows.name, self.step.name, self.committed.fingerprint)
+        assert winner is not None
+        theirs = sidecars.read_values(store, winner)
+        both = np.flatnonzero(theirs[COMPUTED].to_numpy() & ours[COMPUTED].to_numpy())
+        if not theirs.take(pa.array(both)).equals(ours.take(pa.array(both))):
+            raise RunError(
+                f"part {self._rows.name}, {self.step.label}: two computations of the same rows gave different values; "
+                f"the operator {self.step.name} is not deterministic: declare `captured = True` or mend it"
+            )
+
+
+def gather_held(held: list[Chunk], rows: np.ndarray) -> Chunk:
+    """The chunk of exactly those rows, out of the chunks that an operator was given."""
+    if held and held[-1].rows is rows:
+        return held.pop()
+    return gather(held, rows)
+
+
+def stored_array(values: Any, column: Column, failed: np.ndarray) -> pa.Array:
+    """Values as an Arrow array of the column's storage type, NULL where the row failed."""
+    if column.width is not None and isinstance(values, np.ndarray):
+        halves = np.ascontiguousarray(values, np.float16).reshape(len(failed), column.width)
+        values = [None if gone else halves[i].tobytes() for i, gone in enumerate(failed)]
+    if isinstance(values, np.ndarray):
+        return pa.array(values, type=column.type, mask=failed)
+    if isinstance(values, (pa.Array, pa.ChunkedArray)):
+        values = values.to_pylist()
+    return pa.array([None if gone else value for value, gone in zip(values, failed, strict=True)], type=column.type)
+
+
+class Guarded:
+    """An operator whose `run` may raise: a batch that raises is run row by row, and the row that raises alone fails."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+
+    def stream(self, batches: Iterator[tuple[np.ndarray, Batch]], opened: Any) -> Iterator[tuple[np.ndarray, Output]]:
+        """The operator's own stream if it has one, else `run` batch by batch."""
+        if type(self._operator).stream is not Operator.stream:
+            yield from self._operator.stream(batches, opened)
+            return
+        for rows, batch in batches:
+            yield from self._run(rows, batch, opened)
+
+    def _run(self, rows: np.ndarray, batch: Batch, opened: Any) -> Iterator[tuple[np.ndarray, Output]]:
+        try:
+            yield rows, self._operator.run(batch, opened)
+        except PairmillError:
+            raise
+        except (Exception, MemoryError, RecursionError) as error:
+            if len(rows) > 1:
+                logging.getLogger(__name__).debug("batch of %d rows raised, now row by row", len(rows), exc_info=True)
+                for i in range(len(rows)):
+                    one = Batch(batch.table.slice(i, 1), [batch.stored[i]])
+                    yield from self._run(rows[i : i + 1], one, opened)
+                return
+            empty = {column.name: [None] for column in self._operator.adds}
+            yield rows, Output(empty, {0: Failure("error", f"{type(error).__name__}: {error}")})

@@ -1,0 +1,193 @@
+"""One specification on one store, act by act: check, ingest, stages, shards, manifest. Who runs it decides where.
+
+job = Job.open(spec)                 # checks everything that can be known; nothing is written
+job.start(executor)                  # ingest; the executor only for sources that bring images
+while not job.advance():             # as far as no worker is needed
+    job.run.run_stage(executor())    # one stage with workers
+result = job.finish(executor)        # shards, manifest
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from schemas.pipeline import CurationSpec
+
+from curation.against import pin_against
+from curation.capture import capture_source
+from curation.execution.executor import Executor
+from curation.ingest import Snapshot, Staging, find_snapshot, ingest
+from curation.materialise import Materialiser
+from curation.plan import build_plan, name_plan, shards_wanted
+from curation.publish import publish
+from curation.run import Run, Watcher, funnel
+from curation.sources.open import CapturedSource, TableSource, open_source
+from curation.stage import Plan
+from curation.storage import layout
+from curation.storage.store import Store
+from schemas.errors import InputError
+
+_SHARDS_WITHOUT_WORKERS = 8  # so few tars are written before Ray has started
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished data set."""
+
+    manifest: Path
+    version: str
+    pool: int
+    curated: int
+    funnel: list[dict[str, Any]]
+
+    def record(self) -> dict[str, Any]:
+        """What `run --json` prints."""
+        return {
+            "manifest": str(self.manifest),
+            "version": self.version,
+            "rows": {"pool": self.pool, "curated": self.curated},
+            "funnel": self.funnel,
+        }
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a run is asked for beside its specification."""
+
+    store: Path | None = None
+    limit: int | None = None
+    retry: tuple[str, ...] | None = None  # classes of passing failures to try again; () for all
+    give_up: Sequence[str] = ()
+
+
+@dataclass
+class Job:
+    """One run of one specification."""
+
+    spec: CurationSpec
+    plan: Plan
+    source: TableSource | CapturedSource
+    store_path: Path
+    wishes: Wishes
+    watcher: Watcher
+    _run: Run | None = None
+    _materialiser: Materialiser | None = None
+    number: int = -1
+    against: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, spec: CurationSpec, watcher: Watcher, wishes: Wishes | None = None) -> "Job":
+        """Check everything that can be known before running. Raises InputError; nothing is written."""
+        wishes = wishes or Wishes()
+        source = open_source(spec.source, wishes.limit)
+        plan = build_plan(spec, source.extra, captured=isinstance(source, CapturedSource))
+        shards_wanted(spec, plan)
+        against = pin_against(plan, spec.name)
+        return cls(spec, plan, source, Path(wishes.store or spec.store), wishes, watcher, against=against)
+
+    @property
+    def run(self) -> Run:
+        """The run; `start` comes first."""
+        assert self._run is not None
+        return self._run
+
+    @property
+    def store(self) -> Store:
+        """The store that the job works on."""
+        return self.run.store
+
+    def start(self, executor: Callable[[], Executor]) -> None:
+        """Ingest the source, name the plan, and record that the run has started."""
+        store = Store.open(self.store_path)
+        snapshot = self._ingest(store, executor)
+        _refuse_chance(self.plan, snapshot)
+        self.plan = self._named(store, snapshot)
+        for part in self.wishes.give_up:
+            _give_up(store, self.plan, snapshot, part)
+        self.number = _start_record(store, self.spec.name, self.plan.name)
+        self._run = Run(store, self.plan, snapshot, self.watcher)
+
+    def advance(self) -> bool:
+        """Go as far as no worker is needed; say whether every row has its fate."""
+        return self.run.advance()
+
+    @property
+    def materialiser(self) -> Materialiser:
+        """What writes the shards of the decided plan."""
+        if self._materialiser is None:
+            wanted = shards_wanted(self.spec, self.plan)
+            self._materialiser = Materialiser(self.store, self.plan, self.run.snapshot, self.run.fates, wanted)
+        return self._materialiser
+
+    @property
+    def shards_need_workers(self) -> bool:
+        """Whether so many tars are missing that workers are worth their start."""
+        return self.materialiser.with_pictures and len(self.materialiser.missing) > _SHARDS_WITHOUT_WORKERS
+
+    def finish(self, executor: Executor | None = None) -> Result:
+        """Write the missing shards and the manifest."""
+        shards = self.materialiser.write(executor, self.watcher.shards)
+        rows = funnel(self.plan, self.run.snapshot, self.run.fates)
+        manifest, version = publish(self.store, self.spec, self.run, shards, rows, self.number)
+        return Result(manifest, version, self.run.snapshot.keys, self.run.fates.alive, rows)
+
+    def _ingest(self, store: Store, executor: Callable[[], Executor]) -> Snapshot:
+        identity = source_identity(self.spec, self.source, self.wishes.limit)
+        if isinstance(self.source, CapturedSource):
+            assert self.plan.capture is not None
+            size = self.spec.source.rows_per_part
+            return capture_source(store, self.source, identity, self.plan.capture, size, executor)
+        found = find_snapshot(store, identity)
+        if found:
+            return found
+        staging = Staging(identity, self.source.relation, self.source.extra)
+        return ingest(store, staging, self.spec.source.rows_per_part)
+
+    def _named(self, store: Store, snapshot: Snapshot) -> Plan:
+        """The plan under its name; the newest retry of it unless a new one is asked for."""
+        from dataclasses import replace
+
+        base = name_plan(self.plan, self.spec, snapshot, self.against, 0)
+        ordinal, classes = 0, None
+        while (record := store.get(layout.plan(base, f"retry-{ordinal + 1:04d}"))) is not None:
+            ordinal, classes = ordinal + 1, tuple(record["classes"])
+        if self.wishes.retry is not None:
+            ordinal, classes = ordinal + 1, tuple(self.wishes.retry)
+            store.put(layout.plan(base, f"retry-{ordinal:04d}"), {"classes": list(classes)})
+        return replace(self.plan, name=name_plan(self.plan, self.spec, snapshot, self.against, ordinal), retry=classes)
+
+
+def source_identity(spec: CurationSpec, source: TableSource | CapturedSource, limit: int | None) -> dict[str, Any]:
+    """What names a source snapshot: contents, column mapping, limit; no path and no time."""
+    return {
+        "kind": spec.source.kind,
+        "files": [[file.bytes, file.sha256] for file in source.files],
+        "columns": dict(spec.source.columns),
+        "limit": limit,
+    }
+
+
+def _start_record(store: Store, name: str, plan: str) -> int:
+    number = 0
+    while not store.put(layout.run(number), {"name": name, "plan": plan}):
+        number += 1
+    return number
+
+
+def _give_up(store: Store, plan: Plan, snapshot: Snapshot, part: str) -> None:
+    names = [member.part.name for member in snapshot.parts]
+    if part not in names:
+        raise InputError(f"--give-up {part}: the source has no such part; it has {names[0]} to {names[-1]}")
+    store.put(layout.plan(plan.name, f"given-up-{part}"), {"part": part})
+
+
+def _refuse_chance(plan: Plan, snapshot: Snapshot) -> None:
+    """Steps that would find neighbours by chance are refused now that the number of rows is known."""
+    for step in plan.steps:
+        refuse = getattr(getattr(step, "step", None), "refuse_chance_neighbours", None)
+        if refuse is not None:
+            try:
+                refuse(snapshot.keys)
+            except InputError as error:
+                raise InputError(f"{step.label}: {error}") from error

@@ -1,0 +1,289 @@
+"""Build and check every step before anything runs: names, parameters, columns, types, SQL; then fingerprint it.
+
+Each step sees the columns that the source and earlier steps give. What is wrong is said as `steps[3] keep: …`.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+from pydantic import ValidationError
+from schemas.pipeline import CurationSpec, Step
+
+from curation import sql
+from curation.ingest import Snapshot
+from curation.materialise import ShardsWanted
+from curation.operator import Operator
+from curation.registry import OperatorRef, Registry, dataset_steps, operator_names
+from curation.selection.keep import Keep
+from curation.selection.step import DatasetStep
+from curation.stage import CAPTURE, OperatorStep, Plan, SelectionStep, Where
+from curation.storage.store import canonical_json, digest
+from schemas import columns as c
+from schemas import pixels
+from schemas.columns import Column
+from schemas.errors import InputError
+
+CAPTURE_VERSION = 1
+CAPTURE_COLUMNS = (c.SHA256, c.STORED_SHA256, c.ORIGINAL_WIDTH_PX, c.ORIGINAL_HEIGHT_PX)
+_BARE_STATUS = {"download"}  # whose status and error stand without a prefix
+
+
+@dataclass
+class _Draft:
+    """What is known while the steps are walked."""
+
+    registry: Registry
+    columns: dict[str, Where]
+    steps: list[OperatorStep | SelectionStep]
+    capture: OperatorStep | None = None
+    picture_step: int | None = None
+
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        return {name: where.column.type for name, where in self.columns.items() if name != c.IMAGE.name}
+
+    def producer(self, index: int) -> OperatorStep:
+        step = self.capture if index == -1 else self.steps[index]
+        assert isinstance(step, OperatorStep)
+        return step
+
+
+def build_plan(spec: CurationSpec, extra: Mapping[str, pa.DataType], *, captured: bool) -> Plan:
+    """Check every step of a specification over a source with these columns of its own. Raises InputError."""
+    draft = _Draft(Registry(spec.operators), _source_columns(extra), [])
+    if captured:
+        _add_capture(draft)
+    for index, step in enumerate(spec.steps):
+        try:
+            draft.steps.append(_planned(draft, index, step))
+        except InputError as error:
+            raise InputError(f"{where_of(index, step)}: {error}") from error
+    return Plan(
+        tuple(draft.steps),
+        draft.columns,
+        draft.picture_step,
+        needs_url=draft.picture_step is not None and draft.picture_step >= 0,
+        capture=draft.capture,
+    )
+
+
+def where_of(index: int, step: Step) -> str:
+    """A step as errors name it."""
+    return f"steps[{index}] {step.name}"
+
+
+def name_plan(plan: Plan, spec: CurationSpec, snapshot: Snapshot, against: Any, retry: int) -> str:
+    """The plan's name: the digest of all that decides its result."""
+    steps = [
+        [step.label, step.name, step.base_fingerprint if isinstance(step, OperatorStep) else _selection_record(step)]
+        for step in plan.steps
+    ]
+    shards = spec.shards.model_dump(mode="json")
+    return digest([steps, snapshot.digest, against, shards, retry])[:32]
+
+
+def _selection_record(step: SelectionStep) -> Any:
+    return [step.step.version, step.mark, step.step.model_dump(mode="json", exclude={"force"})]
+
+
+def _source_columns(extra: Mapping[str, pa.DataType]) -> dict[str, Where]:
+    columns = {column.name: Where(column, "part") for column in (c.KEY, c.URL, c.CAPTION)}
+    for name, kind in extra.items():
+        columns[name] = Where(Column(name, kind, "from the source"), "source")
+    return columns
+
+
+def _add_capture(draft: _Draft) -> None:
+    """Pictures that came with the source: their sidecar stands before the first step."""
+    fingerprint = digest({"operator": CAPTURE, "version": CAPTURE_VERSION})
+    adds = (*CAPTURE_COLUMNS, c.IMAGE)
+    visible = {column.name: column.name for column in adds}
+    draft.capture = OperatorStep(-1, CAPTURE, CAPTURE, OperatorRef(CAPTURE), (), adds, visible, fingerprint)
+    draft.picture_step = -1
+    for column in adds:
+        _add_column(draft, column, Where(column, "sidecar", -1, column.name))
+
+
+def _planned(draft: _Draft, index: int, step: Step) -> OperatorStep | SelectionStep:
+    draft.registry.require(step.name)
+    label = step.id or where_of(index, step)
+    if step.name in dataset_steps():
+        return _selection_step(draft, index, label, step)
+    return _operator_step(draft, index, label, step)
+
+
+def _operator_step(draft: _Draft, index: int, label: str, step: Step) -> OperatorStep:
+    parameters = step.parameters if isinstance(step.parameters, Mapping) else {}
+    ref = draft.registry.operator(step.name, parameters)
+    operator = _checked(ref.operator_class(), parameters, f"{step.name}")
+    operator.check()
+    bind = getattr(operator, "bound", None)  # an operator whose columns' types follow from those that it reads
+    if bind is not None:
+        operator = bind(draft.types)
+        ref = replace(ref, parameters=operator.model_dump())
+    reads = {column.name: (step.reads or {}).get(column.name, column.name) for column in operator.reads}
+    for own in step.reads or {}:
+        if own not in reads:
+            raise InputError(f"reads: the operator does not read {own!r}; it reads: {', '.join(reads) or 'nothing'}")
+    for column in operator.reads:
+        _require_column(draft, column, reads[column.name])
+    prefix = step.as_prefix
+    visible = {column.name: f"{prefix}_{column.name}" if prefix else column.name for column in operator.adds}
+    producers, rides_on = _producers(draft, reads)
+    planned = OperatorStep(
+        index,
+        label,
+        step.name,
+        ref,
+        operator.reads,
+        operator.adds,
+        reads | visible,
+        _fingerprint(step.name, ref, operator, producers),
+        rides_on,
+    )
+    for column in operator.adds:
+        name = visible[column.name]
+        _add_column(draft, column.named(name), Where(column.named(name), "sidecar", index, column.name), step.name)
+        if column.name == c.IMAGE.name:
+            draft.picture_step = index
+    stem = prefix or ("" if step.name in _BARE_STATUS else step.name)
+    for own in (c.STATUS, c.ERROR):
+        name = f"{stem}_{own.name}" if stem else own.name
+        column = Column(name, own.type, f"{own.name} of {label}")
+        _add_column(draft, column, Where(column, "sidecar", index, own.name), step.name)
+    return planned
+
+
+def _producers(draft: _Draft, reads: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Fingerprints of what an operator reads, and the columns that ride along without one."""
+    producers: dict[str, str] = {}
+    rides_on: dict[str, None] = {}
+    for own, name in reads.items():
+        where = draft.columns[name]
+        if where.kind == "part":
+            producers[own] = name
+        elif where.kind == "sidecar":
+            producer = draft.producer(where.step)
+            producers[own] = digest([producer.base_fingerprint, where.name])
+            rides_on.update(dict.fromkeys(producer.rides_on))
+            if own == c.IMAGE.name:
+                producers["pixels"] = str(pixels.VERSION)
+        else:
+            producers[own] = where.kind
+            rides_on[name] = None
+    return producers, tuple(sorted(rides_on))
+
+
+def _fingerprint(name: str, ref: OperatorRef, operator: Operator, producers: Mapping[str, str]) -> str:
+    parameters = operator.model_dump(mode="json", include=set(operator.result_parameters()))
+    record = {
+        "operator": name,
+        "version": operator.version,
+        "source": ref.source_digest,
+        "parameters": parameters,
+        "weights": operator.weights_digest(),
+        "reads": dict(producers),
+    }
+    assert canonical_json(record)
+    return digest(record)
+
+
+def _selection_step(draft: _Draft, index: int, label: str, step: Step) -> SelectionStep:
+    cls = dataset_steps()[step.name]
+    if issubclass(cls, Keep):
+        if not isinstance(step.parameters, str):
+            raise InputError("wants an SQL predicate, as in `keep: width_px >= 64`")
+        built: DatasetStep = cls(sql=step.parameters)
+    else:
+        built = _checked(cls, step.parameters if isinstance(step.parameters, Mapping) else {}, step.name)
+    types = sql.bind(built.inputs, draft.types)
+    built.check(types)
+    used = sorted({name for text in built.inputs.values() for name in sql.used_columns(text, draft.types)})
+    mark = getattr(built, "mark", None)
+    if mark is not None:
+        column = Column(mark, pa.bool_(), f"whether {label} would keep the row")
+        _add_column(draft, column, Where(column, "mark", index, mark), step.name)
+    return SelectionStep(index, label, step.name, built, tuple(used), mark)
+
+
+def _checked(cls: Any, parameters: Mapping[str, Any], name: str) -> Any:
+    try:
+        return cls(**parameters)
+    except (ValidationError, TypeError) as error:
+        if not isinstance(error, ValidationError):
+            raise InputError(f"parameters must be a mapping of names to values ({error})") from error
+        raise InputError("; ".join(_said(cls, detail) for detail in error.errors())) from error
+
+
+def _said(cls: Any, detail: Any) -> str:
+    path = ".".join(str(piece) for piece in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = sorted(cls.model_fields)
+        near = difflib.get_close_matches(path, known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"there is no parameter {path!r}; {hint}allowed: {', '.join(known) or 'none'}"
+    return f"{path}: {detail['msg']}" if path else str(detail["msg"])
+
+
+def _require_column(draft: _Draft, wanted: Column, name: str) -> None:
+    if name not in draft.columns:
+        adders = [operator for operator in operator_names() if name in _added_by(draft.registry, operator)]
+        hint = f"; added by: {', '.join(adders)}" if adders else ""
+        so_far = ", ".join(draft.columns)
+        raise InputError(f"reads column {name!r}, which no earlier step adds (so far: {so_far}){hint}")
+    found = draft.columns[name].column.type
+    if not _fits(wanted, found):
+        raise InputError(f"reads column {name!r} as {wanted.type}, but it is {found}")
+
+
+def _fits(wanted: Column, found: pa.DataType) -> bool:
+    if wanted.type == pa.binary() and pa.types.is_fixed_size_binary(found):
+        return True  # an embedding of any width
+    if pa.types.is_string(wanted.type) and pa.types.is_large_string(found):
+        return True
+    return bool(wanted.type == found)
+
+
+def _added_by(registry: Registry, name: str) -> list[str]:
+    try:
+        return [column.name for column in registry.operator(name).build().adds]
+    except (ValidationError, InputError, AttributeError):
+        return []
+
+
+def _add_column(draft: _Draft, column: Column, where: Where, step: str = "the source") -> None:
+    if column.name in draft.columns:
+        there = draft.columns[column.name]
+        if there.kind == "source":
+            raise InputError(
+                f"adds column {column.name!r}, which the source has already; read the source's under another name: "
+                f"source: {{columns: {{source_{column.name}: {column.name}}}}}, or drop this step"
+            )
+        raise InputError(
+            f"adds column {column.name!r}, which an earlier step added; write `as: <prefix>` beside {step}"
+        )
+    draft.columns[column.name] = where
+
+
+def shards_wanted(spec: CurationSpec, plan: Plan) -> ShardsWanted:
+    """The `shards` section checked against the plan's columns. Raises InputError."""
+    shards = spec.shards
+    if shards.format == "webdataset" and plan.picture_step is None:
+        raise InputError(
+            "shards: format webdataset wants pictures, and no step brings them; add `download`, "
+            "or write `format: parquet` for a set without pictures"
+        )
+    for name in [shards.caption, *(shards.columns or [])]:
+        if name not in plan.columns:
+            raise InputError(f"shards: there is no column {name!r}; there are: {', '.join(plan.columns)}")
+    if not pa.types.is_string(plan.columns[shards.caption].column.type):
+        raise InputError(f"shards: caption: column {shards.caption!r} is no text")
+    fixed = {c.KEY.name, c.URL.name, c.CAPTION.name, c.IMAGE.name}
+    status = {n for n, w in plan.columns.items() if w.kind == "sidecar" and w.name in (c.STATUS.name, c.ERROR.name)}
+    columns = shards.columns if shards.columns is not None else [n for n in plan.columns if n not in fixed | status]
+    holdout = shards.holdout.rows if shards.holdout else 0
+    chosen = tuple(name for name in columns if name not in fixed)
+    return ShardsWanted(shards.format, shards.rows, shards.seed, shards.caption, chosen, holdout)

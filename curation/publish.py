@@ -1,0 +1,181 @@
+"""A finished version of a curated set: shards, samples and manifest in a folder, named by their content."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from schemas.manifest import Manifest
+from schemas.pipeline import CurationSpec
+
+from curation.materialise import WrittenShard
+from curation.run import Run
+from curation.samples import sample_columns, write_samples
+from curation.stage import OperatorStep, Plan
+from curation.storage import layout
+from curation.storage.store import FileRef, Store, digest
+from schemas.columns import IMAGE, Column
+
+
+def publish(
+    store: Store,
+    spec: CurationSpec,
+    run: Run,
+    shards: Sequence[WrittenShard],
+    funnel: list[dict[str, Any]],
+    number: int,
+) -> tuple[Path, str]:
+    """Name the version by its content, link its files, put its manifest; return manifest.json and the version."""
+    samples = _samples(store, run)
+    steps = [step.model_dump(mode="json", exclude_defaults=True) for step in spec.steps]
+    sections = {"steps": steps, "shards": spec.shards.model_dump(mode="json")}
+    content = [[shard.record() for shard in shards], [ref.sha256 for ref, _ in samples]]
+    version = digest([sections, content, funnel])[:16]
+    manifest = Manifest.model_validate(
+        {
+            "name": spec.name,
+            "version": version,
+            "rows": sum(shard.rows for shard in shards),
+            "pool": run.snapshot.keys,
+            "columns": _columns(run.plan),
+            "shards": [_shard_entry(version, shard) for shard in shards],
+            "samples": [_sample_entry(version, i, ref, rows) for i, (ref, rows) in enumerate(samples)],
+            "funnel": funnel,
+            "spec": sections,
+            "operators": {
+                step.label: step.base_fingerprint for step in run.plan.steps if isinstance(step, OperatorStep)
+            },
+        }
+    )
+    _link_files(store, manifest, shards, samples)
+    text = manifest.model_dump_json(indent=1).encode()
+    path = layout.curated(spec.name, f"{version}.json")
+    with store.new_file(".json") as file:
+        file.path.write_bytes(text)
+    store.link(store.path(file.ref.name), path)
+    store.put(
+        layout.finished(number), {"name": spec.name, "version": version, "plan": run.plan.name, "at": time.time()}
+    )
+    _make_newest(store, spec.name, number, text)
+    return store.path(layout.curated(spec.name, "manifest.json")), version
+
+
+def _samples(store: Store, run: Run) -> list[tuple[FileRef, int]]:
+    """The wide table of the plan, written once."""
+    name = layout.plan(run.plan.name, "samples")
+    record = store.get(name)
+    if record is None:
+        files = write_samples(store, run.plan, run.snapshot, run.fates)
+        store.put(name, [[ref.record(), rows] for ref, rows in files])
+        record = store.get(name)
+    return [(FileRef(**ref), rows) for ref, rows in record]
+
+
+def _columns(plan: Plan) -> list[dict[str, str]]:
+    """Name, type and meaning of every column that samples and shards may have."""
+    visible = plan.columns | sample_columns(plan)
+    return [
+        {"name": name, "type": _type_name(where.column), "meaning": where.column.meaning}
+        for name, where in visible.items()
+        if name != IMAGE.name
+    ]
+
+
+def _type_name(column: Column) -> str:
+    return f"float16[{column.width}]" if column.is_embedding else str(column.type)
+
+
+def _shard_entry(version: str, shard: WrittenShard) -> dict[str, Any]:
+    tar, parquet = shard.tar, shard.parquet
+    return {
+        "tar": f"{version}/{shard.name}.tar" if tar else None,
+        "parquet": f"{version}/{shard.name}.parquet",
+        "rows": shard.rows,
+        "tar_sha256": tar.sha256 if tar else None,
+        "parquet_sha256": parquet.sha256,
+        "tar_bytes": tar.bytes if tar else None,
+        "parquet_bytes": parquet.bytes,
+        "holdout": shard.holdout,
+    }
+
+
+def _sample_entry(version: str, number: int, ref: FileRef, rows: int) -> dict[str, Any]:
+    name = f"{version}/samples-{number:06d}.parquet"
+    return {"parquet": name, "rows": rows, "parquet_sha256": ref.sha256, "parquet_bytes": ref.bytes}
+
+
+def _link_files(
+    store: Store, manifest: Manifest, shards: Sequence[WrittenShard], samples: Sequence[tuple[FileRef, int]]
+) -> None:
+    """Give the version's files their names; then what users of other tools expect beside them."""
+    for entry, shard in zip(manifest.shards, shards, strict=True):
+        _link(store, manifest.name, shard.parquet, entry.parquet)
+        if shard.tar is not None and entry.tar is not None:
+            _link(store, manifest.name, shard.tar, entry.tar)
+    for sample, (ref, _) in zip(manifest.samples, samples, strict=True):
+        _link(store, manifest.name, ref, sample.parquet)
+    sizes = {Path(entry.tar).name: entry.rows for entry in manifest.shards if entry.tar and not entry.holdout}
+    _put_text(store, manifest, "sizes.json", json.dumps(sizes, indent=1, sort_keys=True) + "\n")
+    _put_text(store, manifest, "README.md", card(manifest))
+
+
+def _link(store: Store, name: str, ref: FileRef, path: str) -> None:
+    store.link(store.path(ref.name), layout.curated(name, path))
+
+
+def _put_text(store: Store, manifest: Manifest, name: str, text: str) -> None:
+    with store.new_file(Path(name).suffix) as file:
+        file.path.write_text(text, encoding="utf-8")
+    _link(store, manifest.name, file.ref, f"{manifest.version}/{name}")
+
+
+def _make_newest(store: Store, name: str, number: int, manifest: bytes) -> None:
+    """Replace manifest.json unless a run that started later has finished: the only file that is ever replaced."""
+    with store.lock(exclusive=True, name=layout.curated(name, ".lock"), wait=True):
+        later = number + 1
+        while (record := store.get(layout.run(later))) is not None:
+            if record["name"] == name and store.get(layout.finished(later)) is not None:
+                return
+            later += 1
+        target = store.path(layout.curated(name, "manifest.json"))
+        temporary = target.with_name(f".manifest-{number}.json")
+        temporary.write_bytes(manifest)
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+
+
+def card(manifest: Manifest) -> str:
+    """The data set card: what the set is, how it was made, how to read it."""
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"Version `{manifest.version}`: {manifest.rows:,} image–text pairs out of {manifest.pool:,}, "
+        f"in {len(manifest.shards)} shards. Made by Pairmill.",
+        "",
+        "## Funnel",
+        "",
+        "| step | rows in | rows out | reason |",
+        "|---|---:|---:|---|",
+        *(f"| {e.step} | {e.rows_in:,} | {e.rows_out:,} | {_cell(e.reason)} |" for e in manifest.funnel),
+        "",
+        "## Columns",
+        "",
+        "| column | type | meaning |",
+        "|---|---|---|",
+        *(f"| {column.name} | {column.type} | {_cell(column.meaning)} |" for column in manifest.columns),
+        "",
+        "## Reading it",
+        "",
+        "Each `shard-*.tar` is a WebDataset shard (`<key>.jpg`, `<key>.txt`, `<key>.json`); the Parquet of the same",
+        "name has the same rows in the same order; `holdout-*` are for evaluation. `samples-*.parquet` has every",
+        "row that was looked at, with its fate.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
