@@ -55,8 +55,8 @@ class Fates:
     def apply(self, step: SelectionStep, decision: Decision, places: Sequence[tuple[str, np.ndarray]]) -> None:
         """Drop or mark what a barrier decided; `places` are (part, rows) in the order of the decision's rows."""
         self.reasons[step.index] = decision.reason
-        start = 0
-        for part, rows in places:
+        starts = np.cumsum([0, *(len(rows) for _, rows in places)])
+        for start, (part, rows) in zip(starts.tolist(), places, strict=False):
             kept = decision.kept[start : start + len(rows)]
             if step.mark is not None:
                 values = np.full(len(self.codes[part]), None, object)
@@ -64,14 +64,12 @@ class Fates:
                 self.marks.setdefault(part, {})[step.mark] = pa.array(values, pa.bool_())
             else:
                 self.codes[part][rows[~kept]] = FIRST_STEP + step.index
-                for place in np.flatnonzero(~kept).tolist():
-                    self._note(part, int(rows[place]), decision, start + place)
-            start += len(rows)
-
-    def _note(self, part: str, row: int, decision: Decision, place: int) -> None:
-        duplicate_of, reason = decision.duplicate_of.get(place), decision.row_reasons.get(place)
-        if duplicate_of is not None or reason is not None:
-            self.notes.setdefault(part, {})[row] = Note(duplicate_of, reason)
+        if step.mark is None:
+            for place in decision.duplicate_of.keys() | decision.row_reasons.keys():
+                slot = int(np.searchsorted(starts, place, side="right")) - 1
+                part, rows = places[slot]
+                note = Note(decision.duplicate_of.get(place), decision.row_reasons.get(place))
+                self.notes.setdefault(part, {})[int(rows[place - starts[slot]])] = note
 
 
 def first_fates(store: Store, plan: Plan, members: Sequence[Member]) -> Fates:

@@ -8,11 +8,9 @@ result = job.finish(executor)        # shards, manifest
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from schemas.pipeline import CurationSpec
 
 from curation.against import pin_against
 from curation.capture import capture_source
@@ -27,6 +25,7 @@ from curation.stage import Plan
 from curation.storage import layout
 from curation.storage.store import Store
 from schemas.errors import InputError
+from schemas.pipeline import CurationSpec
 
 _SHARDS_WITHOUT_WORKERS = 8  # so few tars are written before Ray has started
 
@@ -102,7 +101,7 @@ class Job:
         store = Store.open(self.store_path)
         snapshot = self._ingest(store, executor)
         _refuse_chance(self.plan, snapshot)
-        self.plan = self._named(store, snapshot)
+        self.plan = self.named(store, snapshot)
         for part in self.wishes.give_up:
             _give_up(store, self.plan, snapshot, part)
         self.number = _start_record(store, self.spec.name, self.plan.name)
@@ -141,13 +140,11 @@ class Job:
         found = find_snapshot(store, identity)
         if found:
             return found
-        staging = Staging(identity, self.source.relation, self.source.extra)
+        staging = Staging(identity, self.source.relation(), dict(self.source.extra))
         return ingest(store, staging, self.spec.source.rows_per_part)
 
-    def _named(self, store: Store, snapshot: Snapshot) -> Plan:
+    def named(self, store: Store, snapshot: Snapshot) -> Plan:
         """The plan under its name; the newest retry of it unless a new one is asked for."""
-        from dataclasses import replace
-
         base = name_plan(self.plan, self.spec, snapshot, self.against, 0)
         ordinal, classes = 0, None
         while (record := store.get(layout.plan(base, f"retry-{ordinal + 1:04d}"))) is not None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from schemas.shard import ShardWriter
 
 from curation.execution.executor import Executor
 from curation.fates import Fates
@@ -26,6 +25,7 @@ from curation.storage.tables import put_table
 from schemas.columns import CAPTION, KEY, URL
 from schemas.errors import StoreError
 from schemas.pixels import stored_format
+from schemas.shard import ShardWriter
 
 _CHECK = "stored_sha256 for the check"  # beside a visible column of that name, which need not be asked for
 _ROWS_AT_ONCE = 1_000_000  # rows whose columns are held in memory while their shards are written
@@ -168,7 +168,9 @@ class Materialiser:
         """Columns and picture places of rows (indices into the alive rows), in the order asked for."""
         names = list(dict.fromkeys([URL.name, CAPTION.name, self._wanted.caption, *self._wanted.columns]))
         parts, rows = self._parts[chosen], self._rows[chosen]
-        pieces, where, places = [], [], {}
+        pieces: list[pa.Table] = []
+        where: list[np.ndarray] = []
+        places: dict[int, tuple[str, int, int]] = {}
         for slot in np.unique(parts):
             mine = np.flatnonzero(parts == slot)
             member = self._snapshot.parts[slot]

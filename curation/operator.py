@@ -104,6 +104,7 @@ class Operator(BaseModel):
     captured: ClassVar[bool] = False  # the first committed value stands; else two computations must agree
     passing: ClassVar[frozenset[str]] = frozenset()  # statuses of failures that may pass: `--retry-failed` tries again
     batch_rows: ClassVar[int] = 256
+    can_fail: ClassVar[bool] = True  # whether rows may fail: if so, its status and error are columns of the plan
 
     @property
     def reads(self) -> tuple[Column, ...]:

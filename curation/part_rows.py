@@ -110,6 +110,12 @@ class PartRows:
         table = pa.table({name: self._columns[name] for name in [KEY.name, *names]})
         return table if rows is None else table.take(pa.array(rows))
 
+    @cached_property
+    def addresses(self) -> list[str]:
+        """The address of each row's picture: 128 bits of its URL's digest, hex."""
+        found: list[str] = read_table(self.store, self.member.part.file, ["address"])["address"].to_pylist()
+        return found
+
     def stored(self, rows: Sequence[int]) -> list[bytes]:
         """The stored pictures of rows, read where they lie."""
         assert self.plan.picture_step is not None

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 from pydantic import ValidationError
-from schemas.pipeline import CurationSpec, Step
 
 from curation import sql
 from curation.ingest import Snapshot
@@ -25,6 +24,7 @@ from schemas import columns as c
 from schemas import pixels
 from schemas.columns import Column
 from schemas.errors import InputError
+from schemas.pipeline import CurationSpec, Step
 
 CAPTURE_VERSION = 1
 CAPTURE_COLUMNS = (c.SHA256, c.STORED_SHA256, c.ORIGINAL_WIDTH_PX, c.ORIGINAL_HEIGHT_PX)
@@ -150,10 +150,10 @@ def _operator_step(draft: _Draft, index: int, label: str, step: Step) -> Operato
         if column.name == c.IMAGE.name:
             draft.picture_step = index
     stem = prefix or ("" if step.name in _BARE_STATUS else step.name)
-    for own in (c.STATUS, c.ERROR):
-        name = f"{stem}_{own.name}" if stem else own.name
-        column = Column(name, own.type, f"{own.name} of {label}")
-        _add_column(draft, column, Where(column, "sidecar", index, own.name), step.name)
+    for outcome in (c.STATUS, c.ERROR) if operator.can_fail else ():
+        name = f"{stem}_{outcome.name}" if stem else outcome.name
+        seen = Column(name, outcome.type, f"{outcome.name} of {label}")
+        _add_column(draft, seen, Where(seen, "sidecar", index, outcome.name), step.name)
     return planned
 
 
@@ -196,7 +196,7 @@ def _selection_step(draft: _Draft, index: int, label: str, step: Step) -> Select
     if issubclass(cls, Keep):
         if not isinstance(step.parameters, str):
             raise InputError("wants an SQL predicate, as in `keep: width_px >= 64`")
-        built: DatasetStep = cls(sql=step.parameters)
+        built: DatasetStep = cls(predicate=step.parameters)
     else:
         built = _checked(cls, step.parameters if isinstance(step.parameters, Mapping) else {}, step.name)
     types = sql.bind(built.inputs, draft.types)

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from schemas.manifest import Manifest
-from schemas.pipeline import CurationSpec
-
 from curation.materialise import WrittenShard
 from curation.run import Run
 from curation.samples import sample_columns, write_samples
@@ -17,6 +14,8 @@ from curation.stage import OperatorStep, Plan
 from curation.storage import layout
 from curation.storage.store import FileRef, Store, digest
 from schemas.columns import IMAGE, Column
+from schemas.manifest import Manifest
+from schemas.pipeline import CurationSpec
 
 
 def publish(
@@ -75,9 +74,14 @@ def _samples(store: Store, run: Run) -> list[tuple[FileRef, int]]:
 
 def _columns(plan: Plan) -> list[dict[str, str]]:
     """Name, type and meaning of every column that samples and shards may have."""
-    visible = plan.columns | sample_columns(plan)
+    visible = {**plan.columns, **sample_columns(plan)}
     return [
-        {"name": name, "type": _type_name(where.column), "meaning": where.column.meaning}
+        {
+            "name": name,
+            "type": _type_name(where.column),
+            "meaning": where.column.meaning,
+            "step": plan.steps[where.step].label if where.step >= 0 else "source",
+        }
         for name, where in visible.items()
         if name != IMAGE.name
     ]

@@ -13,6 +13,7 @@ from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, PartTask, Se
 from curation.fates import Fates, first_fates, put_fates, read_fates
 from curation.ingest import Member, Snapshot
 from curation.part_rows import PartRows
+from curation.selection.keep import Keep
 from curation.selection.step import Decision
 from curation.stage import OperatorStep, Plan, SelectionStep, Stage
 from curation.storage import layout
@@ -126,6 +127,9 @@ class Run:
                 )
             self.fates.codes[part] = settled.fates
         self._settled = None
+        for step in stage.steps:
+            if isinstance(step, SelectionStep):
+                self.fates.reasons[step.index] = _keep_reason(step)
         if stage.barrier is not None:
             self._decide_barrier(stage.barrier)
         self._fix_decision()
@@ -202,6 +206,11 @@ def funnel(plan: Plan, snapshot: Snapshot, fates: Fates) -> list[dict[str, objec
         rows.append(row)
         alive -= gone
     return rows
+
+
+def _keep_reason(step: SelectionStep) -> str:
+    assert isinstance(step.step, Keep)
+    return step.step.reason
 
 
 def _with_key(keys: pa.ChunkedArray, inputs: pa.Table) -> pa.Table:

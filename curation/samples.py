@@ -134,6 +134,8 @@ def _fate_columns(plan: Plan, fates: Fates, codes: np.ndarray, table: dict[str, 
 def _why_failed(plan: Plan, step: OperatorStep, table: dict[str, pa.ChunkedArray], rows: np.ndarray) -> list[str]:
     """`status: error` of rows that failed at an operator; rows without either were given up."""
     names = {w.name: n for n, w in plan.columns.items() if w.kind == "sidecar" and w.step == step.index}
+    if STATUS not in names:
+        return ["given_up: failed by decision"] * len(rows)
     status = table[names[STATUS]].take(pa.array(rows)).to_pylist()
     errors = table[names[ERROR]].take(pa.array(rows)).to_pylist()
     return [f"{s}: {e}" if s else "given_up: failed by decision" for s, e in zip(status, errors, strict=True)]

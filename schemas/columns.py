@@ -19,6 +19,11 @@ class Column:
         return self.type.byte_width // 2 if pa.types.is_fixed_size_binary(self.type) else None
 
     @property
+    def is_embedding(self) -> bool:
+        """Whether the column holds vectors of float16; `embedding` makes such columns."""
+        return self.width is not None
+
+    @property
     def field(self) -> pa.Field:
         """The Arrow field, with the width and dtype of an embedding in its metadata."""
         metadata = {"width": str(self.width), "dtype": "float16"} if self.width else None
@@ -32,6 +37,11 @@ class Column:
 def embedding(name: str, width: int, meaning: str) -> Column:
     """A column of `width` float16 numbers per row, as fixed-size binary: 18 times quicker to read than a list."""
     return Column(name, pa.binary(2 * width), f"{meaning}; {width} float16 numbers")
+
+
+def any_embedding(name: str) -> Column:
+    """What an operator reads when an embedding of any width will do; the plan knows the width."""
+    return Column(name, pa.binary(), "an embedding of any width")
 
 
 # Identity and source. Every row has them.
@@ -59,6 +69,7 @@ SIZE_BYTES = Column("size_bytes", pa.int64(), "length of the stored picture in b
 
 # image_hash
 PHASH = Column("phash", pa.uint64(), "64-bit perceptual hash, as imagehash.phash defines it, first bit highest")
+DHASH = Column("dhash", pa.uint64(), "64-bit difference hash, as imagehash.dhash defines it, first bit highest")
 
 # caption_stats
 CAPTION_CHARS = Column("caption_chars", pa.int32(), "characters of the caption (Unicode code points)")

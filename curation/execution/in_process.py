@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any
 
 from curation.execution.executor import WorkerDied
@@ -39,7 +40,7 @@ class InProcess:
     def wait(self, handles: "list[Future[Any]]") -> "list[tuple[Future[Any], Callable[[], Any]]]":
         """Wait for the first finished tasks."""
         done = wait(handles, return_when=FIRST_COMPLETED).done
-        return [(future, lambda future=future: self._result(future)) for future in done]
+        return [(future, partial(self._result, future)) for future in done]
 
     def close(self) -> None:
         """Stop the child at once."""

@@ -1,6 +1,7 @@
 """The executor on Ray: one task per part, and a pool of actors for operators that are dear to open."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import ray
@@ -12,7 +13,7 @@ from curation.execution.worker import Opened
 _DEATHS = (WorkerCrashedError, ActorDiedError, ActorUnavailableError, OutOfMemoryError)
 
 
-@ray.remote(max_retries=0)
+@ray.remote(max_retries=0)  # type: ignore[untyped-decorator]
 def _task(function: Callable[..., Any], task: Any) -> Any:
     return function(task, actor=False, opened=Opened())
 
@@ -56,7 +57,7 @@ class OnRay:
     def wait(self, handles: list[Any]) -> list[tuple[Any, Callable[[], Any]]]:
         """Wait for the first finished task."""
         done, _ = ray.wait(handles, num_returns=1)
-        return [(handle, lambda handle=handle: self._result(handle)) for handle in done]
+        return [(handle, partial(self._result, handle)) for handle in done]
 
     def close(self) -> None:
         """Stop the actors."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from curation.execution.streaming import Chunk, gather
 from curation.operator import OK, Batch, Failure, Operator, Output
-from curation.part_rows import OperatorRows, PartRows
+from curation.part_rows import OperatorRows, PartRows, read_pictures
 from curation.stage import OperatorStep
 from curation.storage import layout, sidecars
 from curation.storage.pictures import PictureWriter
@@ -113,10 +113,9 @@ class OperatorRun:
         self._new_values.append(table)
         self._ledger.extend(output.ledger)
         if self._pictures is not None and output.stored is not None:
-            addresses = self._rows.column("address").take(pa.array(chunk.rows)).to_pylist()
-            for row, address, stored in zip(chunk.rows.tolist(), addresses, output.stored, strict=True):
+            for row, stored in zip(chunk.rows.tolist(), output.stored, strict=True):
                 if stored is not None:
-                    self._pictures.add(row, address, stored)
+                    self._pictures.add(row, self._rows.addresses[row], stored)
             chunk.stored = list(output.stored)
             chunk.pixels = {}
         return self._survivors(chunk, table)
@@ -167,6 +166,7 @@ class OperatorRun:
                 self._new_values.append(values)
                 if there in elsewhere.locations and self._pictures is not None:
                     self._pictures.adopt(row, elsewhere.locations[there])
+                    one.stored = list(read_pictures(self._rows.store, [elsewhere.locations[there]]))
                 yield self._survivors(one, values)
             else:
                 empty = {column.name: [None] for column in self.step.values}

@@ -2,11 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+Mark = Annotated[
+    str | None,
+    Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="drop nothing; add this boolean column: true where kept"),
+]
 
 
 @dataclass

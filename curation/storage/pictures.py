@@ -3,12 +3,12 @@
 import contextlib
 
 import pyarrow as pa
-from schemas.shard import PoolTarWriter
 
 from curation.storage.sidecars import LOCATIONS, Sidecar, read_locations
 from curation.storage.store import FileRef, NewFile, Store
 from curation.storage.tables import put_table
 from schemas.pixels import stored_format
+from schemas.shard import PoolTarWriter
 
 
 class _Discarded(Exception):

@@ -1,0 +1,140 @@
+"""An answer as a table for people, or as CSV, JSON or Parquet for programs; read in batches, never whole."""
+
+import csv
+import io
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, BinaryIO
+
+import duckdb
+import pyarrow.parquet as pq
+
+FORMATS = ("table", "csv", "json", "parquet")
+_BATCH_ROWS = 10_000
+_CELL_CHARS = 200
+
+
+class Answer:
+    """The rows of one SELECT."""
+
+    def __init__(self, relation: duckdb.DuckDBPyRelation) -> None:
+        self._relation = relation
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        return list(self._relation.columns)
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """The rows, read in batches."""
+        with self._relation.to_arrow_reader(_BATCH_ROWS) as reader:
+            for batch in reader:
+                yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+    def records(self) -> list[dict[str, Any]]:
+        """All rows as JSON values by column."""
+        names = self.columns
+        return [dict(zip(names, map(json_value, row), strict=True)) for row in self.rows()]
+
+    def write(self, out: BinaryIO, format: str, shown_rows: int, width: int | None) -> int:
+        """Write the rows; return how many were written."""
+        if format == "parquet":
+            return self._write_parquet(out)
+        stream = io.TextIOWrapper(out, encoding="utf-8", newline="")
+        try:
+            if format == "csv":
+                return self._write_csv(stream)
+            if format == "json":
+                return self._write_json(stream)
+            return self._write_table(stream, shown_rows, width)
+        finally:
+            stream.flush()
+            stream.detach()  # the caller's stream stays open
+
+    def _write_csv(self, stream: io.TextIOWrapper) -> int:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(self.columns)
+        count = 0
+        for row in self.rows():
+            writer.writerow([_csv_cell(value) for value in row])
+            count += 1
+        return count
+
+    def _write_json(self, stream: io.TextIOWrapper) -> int:
+        """One array, an object per line."""
+        names, count = self.columns, 0
+        for row in self.rows():
+            record = dict(zip(names, map(json_value, row), strict=True))
+            stream.write(("[\n" if count == 0 else ",\n") + json.dumps(record, ensure_ascii=False, allow_nan=False))
+            count += 1
+        stream.write("[]\n" if count == 0 else "\n]\n")
+        return count
+
+    def _write_parquet(self, out: BinaryIO) -> int:
+        count = 0
+        with self._relation.to_arrow_reader(_BATCH_ROWS) as reader, pq.ParquetWriter(out, reader.schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+                count += batch.num_rows
+        return count
+
+    def _write_table(self, stream: io.TextIOWrapper, shown_rows: int, width: int | None) -> int:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        head = list(itertools.islice(self.rows(), shown_rows + 1))
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        kinds = [str(kind) for kind in self._relation.types]
+        for name, kind in zip(self.columns, kinds, strict=True):
+            table.add_column(Text(name), justify="right" if _is_number(kind) else "left", overflow="fold")
+        for row in head[:shown_rows]:
+            table.add_row(*(Text(_shown(value)) for value in row))
+        console = Console(file=stream, width=width, force_terminal=False, color_system=None)
+        console.print(table)
+        count = min(len(head), shown_rows)
+        more = f"the first {count:,} rows; --format csv gives all" if len(head) > count else f"{count:,} rows"
+        console.print(more if count != 1 or len(head) > 1 else "1 row")
+        return count
+
+
+def json_value(value: Any) -> Any:
+    """A value of DuckDB as JSON: bytes as hex, no NaN, times in ISO 8601."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(json_value(value), ensure_ascii=False)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    text = f"{value:.6g}" if isinstance(value, float) else str(_csv_cell(value))
+    text = "".join(ch if ch.isprintable() else " " for ch in text)  # captions hold any character; terminals obey some
+    return text if len(text) <= _CELL_CHARS else text[: _CELL_CHARS - 1] + "…"
+
+
+def _is_number(kind: str) -> bool:
+    return kind.endswith(("INT", "INTEGER", "FLOAT", "DOUBLE")) or kind.startswith("DECIMAL")

@@ -1,0 +1,169 @@
+"""Questions in SQL about finished data sets: read only, one SELECT at a time, stopped when it takes too long."""
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import BinaryIO
+
+import duckdb
+
+from curation.analytics.answer import FORMATS, Answer
+from curation.analytics.statement import require_one_select
+from curation.analytics.views import VIEWS, Views
+from curation.storage.store import Store
+from curation.versions import resolve
+from schemas.errors import InputError
+
+_ALIAS = re.compile(r"[a-z_][a-z0-9_]*\Z")
+_TAKEN = {"main", "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
+_LOCK = (  # the order matters: nothing can be allowed or loaded after the last
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET allow_community_extensions = false",
+    "SET allow_persistent_secrets = false",
+    "SET python_enable_replacements = false",
+    "SET temp_directory = ''",
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a question may take; `shown_rows` is how many rows a table on the terminal has at most."""
+
+    time_s: float = 300.0
+    memory_gb: float = 4.0
+    shown_rows: int = 100
+
+
+def connect(
+    store_path: Path | str,
+    name: str | None = None,
+    version: str | None = None,
+    with_versions: Mapping[str, str] | None = None,
+    *,
+    downloads: bool = True,
+    limits: Limits = Limits(),
+) -> duckdb.DuckDBPyConnection:
+    """DuckDB over one version (default: the newest), locked; `with_versions` maps schemas to `name@version`.
+
+    `downloads=False` leaves that view empty, which saves reading the commit records of every part.
+    Raises InputError where there is no such version.
+    """
+    store = Store.existing(store_path)
+    chosen = resolve(store, f"{name}@{version}" if name and version else name)
+    others = {alias: resolve(store, text) for alias, text in _checked(with_versions or {}).items()}
+    connection = duckdb.connect(":memory:")
+    connection.execute("SET enable_progress_bar = false")
+    connection.execute("SET memory_limit = $limit", {"limit": f"{limits.memory_gb}GB"})
+    views = Views(connection, store)
+    try:
+        views.add_version(chosen)
+        for alias, other in others.items():
+            views.add_version(other, alias)
+        views.add_runs()
+        views.add_downloads(chosen if downloads else None)
+    except duckdb.IOException as error:
+        raise InputError(f"{chosen.label}: {error}; `pairmill verify {chosen.path}` says what is damaged") from error
+    _lock(connection, views.files)
+    return connection
+
+
+def run_sql(
+    store_path: Path | str,
+    text: str,
+    out: BinaryIO,
+    *,
+    name: str | None = None,
+    with_versions: Mapping[str, str] | None = None,
+    format: str = "table",
+    limits: Limits = Limits(),
+    width: int | None = None,
+) -> int:
+    """Answer one SELECT into a stream as table, csv, json or parquet; return how many rows were written.
+
+    `width` is the terminal's, for tables. Raises InputError for whatever is wrong with the question.
+    """
+    if format not in FORMATS:
+        raise InputError(f"sql: there is no format {format!r}; there are {', '.join(FORMATS)}")
+    with asked(store_path, text, name=name, with_versions=with_versions, limits=limits) as answer:
+        return answer.write(out, format, limits.shown_rows, width)
+
+
+@contextlib.contextmanager
+def asked(
+    store_path: Path | str,
+    text: str,
+    *,
+    name: str | None = None,
+    with_versions: Mapping[str, str] | None = None,
+    limits: Limits = Limits(),
+) -> Iterator[Answer]:
+    """The answer to one SELECT; reading it stands under the time limit too."""
+    set_name, _, version = (name or "").partition("@")
+    downloads = "downloads" in text.lower()
+    connection = connect(
+        store_path, set_name or None, version or None, with_versions, downloads=downloads, limits=limits
+    )
+    with contextlib.closing(connection), _stopped_after(connection, limits):
+        require_one_select(connection, text)
+        yield Answer(connection.sql(text))
+
+
+def question(name: str) -> str:
+    """The text of one of our own questions, which lie beside this file."""
+    return (resources.files(__package__) / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, files: list[str]) -> None:
+    """Nothing but these files can be read from here on, and no setting changed."""
+    listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    connection.execute(f"SET allowed_paths = [{listed}]")
+    for statement in _LOCK:
+        connection.execute(statement)
+
+
+@contextlib.contextmanager
+def _stopped_after(connection: duckdb.DuckDBPyConnection, limits: Limits) -> Iterator[None]:
+    """Interrupt what runs too long, and turn DuckDB's errors into ours."""
+    stopped = threading.Event()
+
+    def stop() -> None:
+        stopped.set()
+        connection.interrupt()
+
+    timer = threading.Timer(limits.time_s, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except InputError:
+        raise
+    except duckdb.OutOfMemoryException as error:
+        raise InputError(
+            f"sql: the question needs more than {limits.memory_gb:g} GB of memory; ask for fewer rows or groups"
+        ) from error
+    except Exception as error:
+        if stopped.is_set():
+            raise InputError(
+                f"sql: stopped after {limits.time_s:g} s; ask for less, or allow more time with --time-limit"
+            ) from error
+        if isinstance(error, duckdb.Error):
+            raise InputError(f"sql: {error}") from error
+        raise
+    finally:
+        timer.cancel()
+
+
+def _checked(with_versions: Mapping[str, str]) -> Mapping[str, str]:
+    for alias in with_versions:
+        if not _ALIAS.match(alias) or alias in _TAKEN:
+            raise InputError(
+                f"--with {alias}: is no free name for a schema; use lower-case letters, as in --with old=demo@v1"
+            )
+    return with_versions

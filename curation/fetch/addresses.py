@@ -1,0 +1,103 @@
+"""Which addresses a fetch may connect to. Decided on the address of the socket, for every connection.
+
+Whatever a URL's host looks like (`127.1`, `2130706433`, a name that answers differently the second time), the socket's
+address is plain. `ipaddress.is_global` is not enough: in Python 3.11 it says True for NAT64, 6to4, IPv4-compatible and
+multicast addresses and for some clouds' metadata services.
+"""
+
+import ipaddress
+from dataclasses import dataclass, field
+
+from curation.fetch.outcomes import UNSAFE_ADDRESS, UNSAFE_PORT
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+SAFE_PORTS = frozenset({80, 443, 8080, 8443})
+_IPV6_UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA has given out; everything else is special
+
+# IANA's special-purpose registries, and what clouds answer on.
+_DENIED: tuple[tuple[Network, str], ...] = tuple(
+    (ipaddress.ip_network(network), meaning)
+    for network, meaning in {
+        "0.0.0.0/8": "this network",
+        "10.0.0.0/8": "private",
+        "100.64.0.0/10": "shared by carriers and clouds",
+        "127.0.0.0/8": "this machine",
+        "168.63.129.16/32": "a cloud's wire server",
+        "169.254.0.0/16": "link-local, with the clouds' metadata",
+        "172.16.0.0/12": "private",
+        "192.0.0.0/24": "reserved for protocols",
+        "192.0.2.0/24": "for documentation",
+        "192.31.196.0/24": "reserved for AS112",
+        "192.52.193.0/24": "reserved for AMT",
+        "192.88.99.0/24": "6to4 relays",
+        "192.168.0.0/16": "private",
+        "192.175.48.0/24": "reserved for AS112",
+        "198.18.0.0/15": "for benchmarks",
+        "198.51.100.0/24": "for documentation",
+        "203.0.113.0/24": "for documentation",
+        "224.0.0.0/4": "multicast",
+        "240.0.0.0/4": "reserved or broadcast",
+        "2001::/23": "reserved for protocols, with Teredo",
+        "2001:db8::/32": "for documentation",
+        "2002::/16": "6to4, which hides an IPv4 address",
+        "2620:4f:8000::/48": "reserved for AS112",
+        "3ffe::/16": "6bone",
+        "3fff::/20": "for documentation",
+    }.items()
+)
+
+
+@dataclass(frozen=True)
+class AddressGuard:
+    """Says whether a socket may be opened; networks named by the user may be reached, on any port."""
+
+    allowed: tuple[Network, ...] = field(default=())
+
+    def names(self, address: str) -> bool:
+        """Whether the user named a network that holds the address; False for what is no address."""
+        parsed = _parse(address)
+        return parsed is not None and any(parsed in network for network in self.allowed)
+
+    def refusal(self, address: str, port: int) -> tuple[str, str] | None:
+        """Why no connection may be made, as (status, sentence); None where it may."""
+        if self.names(address):
+            return None
+        meaning = denied(address)
+        if meaning:
+            sentence = f"{address} is not connected to ({meaning}); allow_networks can name its network"
+            return UNSAFE_ADDRESS, sentence
+        return self.port_refusal(port)
+
+    def port_refusal(self, port: int) -> tuple[str, str] | None:
+        """Why a port of the public network may not be connected to, as (status, sentence)."""
+        if port in SAFE_PORTS:
+            return None
+        ports = ", ".join(map(str, sorted(SAFE_PORTS)))
+        return UNSAFE_PORT, f"port {port} is not connected to (only {ports}); networks in allow_networks may use any"
+
+
+def parse_networks(networks: tuple[str, ...]) -> tuple[Network, ...]:
+    """Networks such as 127.0.0.0/8 or fd00::/8. Raises ValueError with a sentence."""
+    return tuple(ipaddress.ip_network(network) for network in networks)
+
+
+def denied(address: str) -> str:
+    """What an address is that must not be connected to, in words; empty for an ordinary public one."""
+    parsed = _parse(address)
+    if parsed is None:
+        return "no address that can be judged"
+    if parsed.version == 6 and parsed not in _IPV6_UNICAST:
+        return "an IPv6 address outside the public range"
+    for network, meaning in _DENIED:
+        if parsed in network:
+            return meaning
+    return ""
+
+
+def _parse(address: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return None

@@ -1,0 +1,92 @@
+"""libcurl's multi interface over epoll: which sockets wait for what, the timer, and a bell for other threads."""
+
+import contextlib
+import selectors
+import socket
+import time
+from collections.abc import Iterator
+
+import pycurl
+
+from curation.fetch.transfer import Answer, Transfer
+
+
+class CurlLoop:
+    """Runs transfers. All methods but `ring` belong to one thread."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._bell, self._heard = socket.socketpair()
+        for end in (self._bell, self._heard):
+            end.setblocking(False)
+        self._selector.register(self._heard, selectors.EVENT_READ)
+        self._running: dict[pycurl.Curl, Transfer] = {}
+        self._timer: float | None = None
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def ring(self) -> None:
+        """Wake the loop; any thread may."""
+        with contextlib.suppress(OSError):  # full of rings already, or closed
+            self._bell.send(b"!")
+
+    def start(self, transfer: Transfer) -> None:
+        """Let a transfer run that has been aimed."""
+        self._running[transfer.handle] = transfer
+        self._multi.add_handle(transfer.handle)
+
+    def turn(self, until: float | None) -> Iterator[tuple[Transfer, Answer]]:
+        """Wait for something to happen, until a monotonic moment at most, and give what has ended."""
+        moments = [moment for moment in (self._timer, until) if moment is not None]
+        patience_s = max(0.0, min(moments) - time.monotonic()) if moments else None
+        for key, events in self._selector.select(patience_s):
+            if key.fileobj is self._heard:
+                self._heard.recv(65536)
+            else:
+                readable = pycurl.CSELECT_IN if events & selectors.EVENT_READ else 0
+                writable = pycurl.CSELECT_OUT if events & selectors.EVENT_WRITE else 0
+                self._multi.socket_action(key.fd, readable | writable)
+        if self._timer is not None and self._timer <= time.monotonic():
+            self._timer = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        yield from self._ended()
+
+    def close(self) -> None:
+        """Drop what runs."""
+        for handle in self._running:
+            self._multi.remove_handle(handle)
+            handle.close()
+        self._running.clear()
+        self._multi.close()
+        self._selector.close()
+        self._bell.close()
+        self._heard.close()
+
+    def _ended(self) -> Iterator[tuple[Transfer, Answer]]:
+        queued = 1
+        while queued:
+            queued, done, failed = self._multi.info_read()
+            for handle, code, message in [*((handle, 0, "") for handle in done), *failed]:
+                self._multi.remove_handle(handle)
+                transfer = self._running.pop(handle)
+                yield transfer, transfer.answer(code, message if isinstance(message, str) else repr(message))
+
+    def _on_socket(self, event: int, descriptor: int, _multi: object, _data: object) -> None:
+        """libcurl says what it waits for on a socket. Nothing may be raised here."""
+        with contextlib.suppress(KeyError, ValueError, OSError):
+            if event == pycurl.POLL_REMOVE:
+                self._selector.unregister(descriptor)
+                return
+            events = selectors.EVENT_READ if event & pycurl.POLL_IN else 0
+            events |= selectors.EVENT_WRITE if event & pycurl.POLL_OUT else 0
+            if descriptor in self._selector.get_map():
+                self._selector.modify(descriptor, events)
+            else:
+                self._selector.register(descriptor, events)
+
+    def _on_timer(self, timeout_ms: int) -> None:
+        self._timer = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000

@@ -1,0 +1,38 @@
+"""What is noted of each fetch, for the view `downloads`: whatever differs from run to run stands here only."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from curation.fetch.outcomes import Fetched
+
+LEDGER = pa.schema(
+    {
+        "key": pa.string(),  # of the first row that wanted the URL
+        "url": pa.string(),
+        "host": pa.string(),  # that answered last
+        "status": pa.string(),
+        "http_status": pa.int16(),
+        "attempts": pa.int32(),
+        "seconds": pa.float64(),
+        "fetched_bytes": pa.int64(),
+        "content_type": pa.string(),
+        "redirects": pa.int32(),
+    }
+)
+
+
+def ledger_line(key: str, url: str | None, fetched: Fetched, status: str) -> dict[str, Any]:
+    """One fetch as a row of LEDGER; `status` is what became of the row, decoding included."""
+    return {
+        "key": key,
+        "url": url,
+        "host": fetched.host,
+        "status": status,
+        "http_status": fetched.http_status,
+        "attempts": fetched.attempts,
+        "seconds": round(fetched.seconds, 3),
+        "fetched_bytes": len(fetched.body or b""),
+        "content_type": fetched.content_type,
+        "redirects": fetched.redirects,
+    }

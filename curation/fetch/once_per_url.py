@@ -1,0 +1,49 @@
+"""Rows that want the picture of a URL: those that stand together with one URL share one fetch."""
+
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from curation.fetch.outcomes import BAD_URL, Fetched, Request
+from curation.fetch.policy import FetchPolicy, HostPolicy
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A row that wants the bytes of its URL; `expected_sha256` is empty where any bytes will do."""
+
+    row: int
+    key: str
+    url: str | None
+    expected_sha256: str = ""
+
+
+def fetch_once_per_url(
+    wanted: Iterable[Wanted], policy: FetchPolicy, hosts: HostPolicy
+) -> Generator[tuple[list[Wanted], Fetched], None, None]:
+    """Each run of rows with one URL and what came of it, in the order in which fetches end."""
+    from curation.fetch.engine import fetch
+
+    waiting: dict[int, list[Wanted]] = {}
+    without_url: deque[list[Wanted]] = deque()
+
+    def requests() -> Iterator[Request]:
+        for number, (url, rows) in enumerate(itertools.groupby(wanted, key=lambda one: one.url)):
+            if url and url.strip():
+                waiting[number] = list(rows)
+                yield Request(number, url)
+            else:
+                without_url.append(list(rows))
+
+    with closing(fetch(requests(), policy, hosts)) as results:
+        for fetched in results:
+            yield waiting.pop(fetched.row), fetched
+            while without_url:
+                yield without_url.popleft(), _NO_URL
+    for rows in without_url:
+        yield rows, _NO_URL
+
+
+_NO_URL = Fetched(-1, BAD_URL, "the row has no URL")

@@ -1,0 +1,58 @@
+"""What a fetch is asked for and what comes of it: requests, results, and the classes of failure."""
+
+from dataclasses import dataclass
+
+OK = "ok"
+BAD_URL = "bad_url"  # cannot be read as an http(s) URL
+UNSAFE_URL = "unsafe_url"  # another scheme, or a user name in it
+UNSAFE_ADDRESS = "unsafe_address"  # a private or special address
+UNSAFE_PORT = "unsafe_port"
+DNS = "dns"
+CONNECT = "connect"  # no connection, or lost before an answer began
+TLS = "tls"
+TIMEOUT = "timeout"
+TOO_SLOW = "too_slow"
+TOO_LARGE = "too_large"
+ENCODED = "encoded"  # a compressed answer, which we did not ask for
+EMPTY = "empty"
+REDIRECTS = "redirects"
+BROKEN_ANSWER = "broken_answer"  # against the protocol, or cut short
+HTTP_404, HTTP_408, HTTP_410, HTTP_429 = "http_404", "http_408", "http_410", "http_429"
+HTTP_4XX, HTTP_5XX, HTTP_OTHER = "http_4xx", "http_5xx", "http_other"
+
+# Tried again at once, a few times, with growing pauses.
+RETRIED = frozenset({DNS, CONNECT, TIMEOUT, TOO_SLOW, BROKEN_ANSWER, HTTP_408, HTTP_429, HTTP_5XX})
+# Tried again only when the user asks for it: what may pass, and what hangs on a setting (allow_networks) or a clock.
+PASSING = RETRIED | {TLS, UNSAFE_ADDRESS, UNSAFE_PORT}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One URL to fetch; `row` is the caller's own number for it and comes back with the result."""
+
+    row: int
+    url: str
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What came of one request. `body` is there exactly when `status` is ok; else `error` is a sentence."""
+
+    row: int
+    status: str
+    error: str = ""
+    body: bytes | None = None
+    http_status: int | None = None  # of the last answer
+    attempts: int = 0
+    seconds: float = 0.0  # in transfer, all attempts together
+    host: str = ""
+    content_type: str | None = None
+    redirects: int = 0  # of the last attempt
+
+
+def http_class(http_status: int) -> str:
+    """The class of failure of an HTTP status that brings no picture."""
+    own = f"http_{http_status}"
+    if own in (HTTP_404, HTTP_408, HTTP_410, HTTP_429):
+        return own
+    return {4: HTTP_4XX, 5: HTTP_5XX}.get(http_status // 100, HTTP_OTHER)

@@ -1,0 +1,167 @@
+"""Fetches pictures and keeps them in the store; the network goes on while pictures are decoded."""
+
+import hashlib
+import itertools
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from curation.fetch.addresses import parse_networks
+from curation.fetch.ledger import ledger_line
+from curation.fetch.once_per_url import Wanted, fetch_once_per_url
+from curation.fetch.outcomes import PASSING, Fetched
+from curation.fetch.policy import USER_AGENT, FetchPolicy, HostPolicy
+from curation.fetch.to_stored import PictureError, to_stored
+from curation.operator import OK, Batch, Failure, Operator, Output, Resources, setting
+from schemas.columns import (
+    HTTP_STATUS,
+    IMAGE,
+    KEY,
+    ORIGINAL_HEIGHT_PX,
+    ORIGINAL_WIDTH_PX,
+    SHA256,
+    STORED_SHA256,
+    URL,
+    Column,
+)
+
+SHA256_MISMATCH = "sha256_mismatch"
+_GROUP_ROWS = 64  # completed rows that go on together
+
+Batches = Iterator[tuple[np.ndarray, Batch]]
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A row with its outcome."""
+
+    row: int
+    values: dict[str, Any]
+    failure: Failure | None = None
+    stored: bytes | None = None
+    ledger: dict[str, Any] | None = None
+
+
+class Download(Operator):
+    """Fetches each picture over HTTP and stores it, shrunk if asked for, without metadata."""
+
+    version: ClassVar[int] = 1
+    resources: ClassVar[Resources] = Resources(cpus=1, memory_gb=2)
+    captured: ClassVar[bool] = True
+    passing: ClassVar[frozenset[str]] = PASSING
+
+    longest_side_px: int | None = Field(None, description="shrink so that the longest side has at most this", gt=0)
+    shortest_side_px: int | None = Field(None, description="shrink so that the shortest side has at most this", gt=0)
+    expect_sha256: str | None = Field(None, description="column with the SHA-256 that the fetched bytes must have")
+    max_bytes: int = Field(20 * 2**20, description="longer answers fail as too_large", gt=0)
+    timeout_s: float = setting(20.0, "seconds that one attempt may take, redirects included", gt=0)
+    retries: int = setting(2, "further attempts after a failure that may pass", ge=0)
+    concurrency: int = setting(64, "requests that run at once in one worker", ge=1)
+    per_host: int = setting(8, "requests that one host gets at once from one worker", ge=1)
+    user_agent: str = setting(USER_AGENT, "what servers are told; name a contact", pattern=r"^[\x20-\x7e]+$")
+    allow_networks: tuple[str, ...] = setting((), "private networks that may be connected to, on any port")
+
+    @field_validator("allow_networks")
+    @classmethod
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        parse_networks(networks)
+        return networks
+
+    @property
+    def reads(self) -> tuple[Column, ...]:
+        """The URL, and the column with the expected digest if one is named."""
+        expected = self.expect_sha256
+        digest = (Column(expected, pa.string(), "SHA-256 that the fetched bytes must have, hex"),) if expected else ()
+        return (URL, *digest)
+
+    @property
+    def adds(self) -> tuple[Column, ...]:
+        """The picture, the digests of what was fetched and of what is stored, and the original's size."""
+        return (HTTP_STATUS, SHA256, STORED_SHA256, ORIGINAL_WIDTH_PX, ORIGINAL_HEIGHT_PX, IMAGE)
+
+    def open(self) -> HostPolicy:
+        """The state per host that all fetches of a worker share."""
+        return HostPolicy(self.per_host)
+
+    def run(self, batch: Batch, opened: HostPolicy) -> Output:
+        """The outcome of each row of one batch."""
+        done = sorted(self._completed(iter([(np.arange(len(batch)), batch)]), opened), key=lambda one: one.row)
+        return self._output(done)
+
+    def stream(self, batches: Batches, opened: HostPolicy) -> Iterator[tuple[np.ndarray, Output]]:
+        """Outcomes in the order in which fetches end; rows that stand together with one URL cost one fetch."""
+        with closing(self._completed(batches, opened)) as completed:
+            for group in iter(lambda: list(itertools.islice(completed, _GROUP_ROWS)), []):
+                yield np.array([done.row for done in group], np.int64), self._output(group)
+
+    @property
+    def _policy(self) -> FetchPolicy:
+        return FetchPolicy(
+            max_bytes=self.max_bytes,
+            timeout_s=self.timeout_s,
+            retries=self.retries,
+            concurrency=self.concurrency,
+            user_agent=self.user_agent,
+            allow_networks=self.allow_networks,
+        )
+
+    def _completed(self, batches: Batches, hosts: HostPolicy) -> Generator[_Done, None, None]:
+        with closing(fetch_once_per_url(self._wanted(batches), self._policy, hosts)) as results:
+            for wanted, fetched in results:
+                yield from self._outcomes(wanted, fetched)
+
+    def _wanted(self, batches: Batches) -> Iterator[Wanted]:
+        for rows, batch in batches:
+            expected = batch[self.expect_sha256].to_pylist() if self.expect_sha256 else [None] * len(rows)
+            for row, key, url, sha256 in zip(
+                rows.tolist(), batch[KEY.name].to_pylist(), batch[URL.name].to_pylist(), expected, strict=True
+            ):
+                yield Wanted(row, key, url, (sha256 or "").strip().lower())
+
+    def _outcomes(self, wanted: list[Wanted], fetched: Fetched) -> Iterator[_Done]:
+        """The outcome of every row of one URL; the ledger has one line per fetch."""
+        values: dict[str, Any] = {HTTP_STATUS.name: fetched.http_status}
+        outcome, picture = Failure(fetched.status, fetched.error) if fetched.body is None else None, None
+        mismatches: list[Failure | None] = [None] * len(wanted)
+        if fetched.body is not None:
+            values[SHA256.name] = hashlib.sha256(fetched.body).hexdigest()
+            mismatches = [_mismatch(one, values[SHA256.name]) for one in wanted]
+            if None in mismatches:  # other bytes than expected are not even decoded
+                outcome, picture = self._picture(fetched.body, values)
+        for place, (one, mismatch) in enumerate(zip(wanted, mismatches, strict=True)):
+            failure = mismatch or outcome
+            status = failure.status if failure else OK
+            ledger = ledger_line(one.key, one.url, fetched, status) if place == 0 and fetched.attempts else None
+            yield _Done(one.row, values, failure, None if failure else picture, ledger)
+
+    def _picture(self, body: bytes, values: dict[str, Any]) -> tuple[Failure | None, bytes | None]:
+        """The stored picture of fetched bytes, its columns put into `values`; or why there is none."""
+        try:
+            stored = to_stored(body, longest_side_px=self.longest_side_px, shortest_side_px=self.shortest_side_px)
+        except PictureError as error:
+            return Failure(error.status, str(error)), None
+        values[STORED_SHA256.name] = hashlib.sha256(stored.bytes).hexdigest()
+        values[ORIGINAL_WIDTH_PX.name] = stored.original_width_px
+        values[ORIGINAL_HEIGHT_PX.name] = stored.original_height_px
+        return None, stored.bytes
+
+    def _output(self, group: Sequence[_Done]) -> Output:
+        names = [column.name for column in self.adds if column is not IMAGE]
+        return Output(
+            values={name: [done.values.get(name) for done in group] for name in names},
+            failures={i: done.failure for i, done in enumerate(group) if done.failure},
+            stored=[done.stored for done in group],
+            ledger=[done.ledger for done in group if done.ledger],
+        )
+
+
+def _mismatch(wanted: Wanted, sha256: str) -> Failure | None:
+    if wanted.expected_sha256 in ("", sha256):
+        return None
+    message = f"the fetched bytes have the SHA-256 {sha256}, the source expects {wanted.expected_sha256}"
+    return Failure(SHA256_MISMATCH, message)

@@ -1,0 +1,41 @@
+"""`keep: <SQL>`: rows for which a predicate over their own columns is true live on."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation import sql
+from curation.selection.step import DatasetStep
+from schemas.errors import InputError
+
+_KEPT = "kept"
+
+
+class Keep(DatasetStep):
+    """Keeps the rows for which an SQL predicate is true; NULL counts as false."""
+
+    barrier: ClassVar[bool] = False
+    predicate: str
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The predicate."""
+        return {_KEPT: self.predicate}
+
+    @property
+    def reason(self) -> str:
+        """Why a row is dropped: the predicate itself."""
+        return self.predicate
+
+    def check(self, types: Mapping[str, pa.DataType]) -> None:
+        """Refuse what is no predicate."""
+        if not pa.types.is_boolean(types[_KEPT]):
+            raise InputError(f"is no predicate: {self.predicate} is {types[_KEPT]}; compare it with something")
+
+    def keep_mask(self, rows: pa.Table) -> np.ndarray:
+        """Which rows live on, bool_N."""
+        kept = sql.evaluate(self.inputs, rows)[_KEPT]
+        return pc.fill_null(kept, False).to_numpy()

@@ -1,0 +1,25 @@
+"""From `source:` in a specification to what ingest reads."""
+
+from curation.sources.folder import open_folder
+from curation.sources.img2dataset import open_img2dataset
+from curation.sources.manifest import ManifestSource, open_manifest
+from curation.sources.source import CapturedRow, CapturedSource, SourceFile
+from curation.sources.table import TableSource, open_table
+from curation.sources.webdataset import open_webdataset
+from schemas.pipeline import Source
+
+__all__ = ["CapturedRow", "CapturedSource", "ManifestSource", "SourceFile", "TableSource", "open_source"]
+
+
+def open_source(spec: Source, limit: int | None = None) -> TableSource | CapturedSource:
+    """Open a source and take its first `limit` rows; what can be known to be wrong raises InputError."""
+    if spec.table is not None:
+        return open_table(spec.table, spec.columns, limit)
+    if spec.manifest is not None:
+        return open_manifest(spec.manifest, spec.columns, limit)
+    if spec.webdataset is not None:
+        return open_webdataset(spec.webdataset, spec.columns, limit)
+    if spec.img2dataset is not None:
+        return open_img2dataset(spec.img2dataset, spec.columns, limit)
+    assert spec.folder is not None, "a specification names exactly one kind of source"
+    return open_folder(spec.folder, spec.columns, limit)

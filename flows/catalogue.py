@@ -1,0 +1,89 @@
+"""Everything that can stand in `steps`, told by the classes themselves."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from curation.operator import Operator
+from curation.registry import Registry, dataset_steps
+from flows.wording import columns_of
+from schemas.pipeline import spec_schema
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """One record per step: name, kind, summary, parameters, reads, adds."""
+    registry = Registry()
+    rows = [_operator(name, registry.operator(name).operator_class()) for name in registry.operators]
+    return rows + [_step(name, cls) for name, cls in sorted(dataset_steps().items())]
+
+
+def catalogue_text() -> str:
+    """The catalogue for people: a line per step, its parameters and columns below."""
+    blocks = []
+    for row in catalogue():
+        lines = [f"{row['name']} ({row['kind']}): {row['summary']}"]
+        pairs = [(f"    {p['name']}", _default(p), p["description"]) for p in row["parameters"]]
+        if pairs:
+            lines.append(columns_of(pairs))
+        for what in ("reads", "adds"):
+            if row[what]:
+                lines.append(f"    {what}: {', '.join(row[what])}")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a specification, with every step's parameters."""
+    registry = Registry()
+    steps: dict[str, type[BaseModel]] = dict(dataset_steps())
+    return spec_schema(steps | {name: registry.operator(name).operator_class() for name in registry.operators})
+
+
+def _operator(name: str, cls: type[Operator]) -> dict[str, Any]:
+    example = _example(cls)
+    return {
+        "name": name,
+        "kind": "operator",
+        "summary": _summary(cls),
+        "parameters": _parameters(cls),
+        "reads": [column.name for column in example.reads] if example else [],
+        "adds": [column.name for column in example.adds] if example else [],
+    }
+
+
+def _step(name: str, cls: type[BaseModel]) -> dict[str, Any]:
+    return {"name": name, "kind": "dataset step", "summary": _summary(cls), "parameters": _parameters(cls)} | {
+        "reads": [],
+        "adds": [],
+    }
+
+
+def _example(cls: type[Operator]) -> Operator | None:
+    """The operator with its defaults; None where a parameter has none, and the columns depend on it."""
+    if any(info.is_required() for info in cls.model_fields.values()):
+        return None
+    return cls()
+
+
+def _summary(cls: type) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0]
+
+
+def _parameters(cls: type[BaseModel]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "required": info.is_required(),
+            "default": None if info.is_required() else _plain(info.get_default(call_default_factory=True)),
+            "description": info.description or "",
+        }
+        for name, info in cls.model_fields.items()
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else repr(value) if value else []
+
+
+def _default(parameter: dict[str, Any]) -> str:
+    return "required" if parameter["required"] else str(parameter["default"])

@@ -1,0 +1,91 @@
+"""The command `pairmill`: its verbs, its exit codes, and errors as sentences.
+
+Exit codes: 0 done; 1 the run failed; 2 the user's input is wrong, nothing was written; 130 Ctrl-C; 143 SIGTERM.
+Importing this imports click and nothing else of weight: each verb imports what it needs when it runs.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from flows.commands import asking, background, planning, running, teaching
+from schemas.errors import PairmillError
+
+_ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # what matters of it is said by us
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "WDS_SECURE": "1",
+}
+
+
+class Stopped(BaseException):
+    """SIGTERM: unwinds like Ctrl-C, so that everything is closed on the way."""
+
+
+class Pairmill(click.Group):
+    """The group of verbs, which turns what they raise into sentences and exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb."""
+        ctx.obj = {"debug": False}
+        try:
+            return super().invoke(ctx)
+        except PairmillError as error:
+            _leave(ctx, error, f"error: {error}", error.exit_code)
+        except (KeyboardInterrupt, Stopped) as error:
+            _leave(ctx, error, _stopped(ctx), 143 if isinstance(error, Stopped) else 130)
+        except BrokenPipeError:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # whoever reads has read enough
+            ctx.exit(0)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}".rstrip(": ")
+            _leave(ctx, error, f"error: {said} (this is not foreseen; --debug shows where it happened)", 1)
+
+
+def _leave(ctx: click.Context, error: BaseException, sentence: str, code: int) -> NoReturn:
+    if ctx.obj["debug"]:
+        traceback.print_exception(error)
+    click.echo(sentence, err=True)
+    ctx.exit(code)
+
+
+def _stopped(ctx: click.Context) -> str:
+    if ctx.invoked_subcommand in ("run", "demo"):
+        return "Stopped. What is committed stays; run the same command again to go on."
+    return "Stopped."
+
+
+@click.group(cls=Pairmill, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="pairmill")
+def cli() -> None:
+    """Curate image-text pairs by a specification, ask about them, and train on them."""
+
+
+for _verb in (*running.VERBS, *planning.VERBS, *background.VERBS, *asking.VERBS, *teaching.VERBS):
+    cli.add_command(_verb)
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    cli.main(prog_name="pairmill")
+
+
+def _on_sigterm(number: int, frame: Any) -> NoReturn:
+    raise Stopped
+
+
+if __name__ == "__main__":
+    main()

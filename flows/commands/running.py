@@ -1,0 +1,72 @@
+"""`pairmill run`: the main job."""
+
+import json
+from typing import Any
+
+import click
+
+from flows.commands.verb import set_option, spec_argument, verb
+
+_ALL_CLASSES = "all"
+
+
+@verb()
+@spec_argument
+@click.option("--store", type=click.Path(), help="The store; default: what the specification says.")
+@click.option("--executor", type=click.Choice(["ray", "in-process"]), default="ray", show_default=True)
+@click.option("--ray-address", metavar="HOST:PORT", help="A Ray cluster; default: what `up` started, or a local Ray.")
+@click.option("--limit", type=click.IntRange(min=1), help="Take only so many rows of the source.")
+@set_option
+@click.option(
+    "--retry-failed",
+    "retry",
+    multiple=True,
+    is_flag=False,
+    flag_value=_ALL_CLASSES,
+    metavar="[CLASS]",
+    help="Try failures that may pass again: all, or one class (timeout, dns, …).",
+)
+@click.option("--give-up", multiple=True, metavar="PART", help="Fail the rows that a part cannot finish.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
+@click.pass_context
+def run(ctx: click.Context, /, spec: str, as_json: bool, retry: tuple[str, ...], **asked: Any) -> None:
+    """Run a specification: from its source to curated shards and a manifest."""
+    import os
+
+    from flows import one_run
+    from flows.display import display
+    from flows.wording import funnel_text
+
+    request = one_run.Request(
+        spec,
+        asked["store"],
+        asked["limit"],
+        asked["overrides"],
+        _classes(retry),
+        asked["give_up"],
+        asked["executor"],
+        asked["ray_address"] or os.environ.get("RAY_ADDRESS"),
+        ctx.find_root().obj["debug"],
+    )
+    result = one_run.run(request, [display()], _warn)
+    if as_json:
+        click.echo(json.dumps(result.record()))
+        return
+    click.echo(funnel_text(result.funnel))
+    click.echo(
+        f"\n{result.curated:,} of {result.pool:,} rows are curated, version {result.version}:\n{result.manifest}"
+    )
+
+
+def _classes(retry: tuple[str, ...]) -> tuple[str, ...] | None:
+    """None: no retry; (): all classes."""
+    if not retry:
+        return None
+    return () if _ALL_CLASSES in retry else retry
+
+
+def _warn(sentence: str) -> None:
+    click.echo(f"warning: {sentence}", err=True)
+
+
+VERBS = (run,)

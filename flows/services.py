@@ -1,0 +1,132 @@
+"""Prefect and Ray, started side by side: temporary ones for one run, or in the background by `up`."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flows import ray_cluster
+from flows.home import Background, forget, home, record, recorded
+from flows.prefect_server import PrefectServer, answers, configured_url, one_at_a_time
+from schemas.errors import RunError
+
+NAMES = ("prefect", "ray")
+
+
+@dataclass
+class Services:
+    """What one run needs, started when first asked for and stopped by `close`."""
+
+    store: Path
+    ray_address: str | None = None
+    wants_prefect: bool = True
+    warnings: list[str] = field(default_factory=list)
+    _threads: ThreadPoolExecutor | None = None
+    _ray: "Future[None] | None" = None
+    _prefect: "Future[str | None] | None" = None
+    _server: PrefectServer | None = None
+
+    def begin(self) -> None:
+        """Start what is not there, side by side, and do not wait for it."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(2, thread_name_prefix="services")
+            self._prefect = self._threads.submit(self._reach_prefect)
+            self._ray = self._threads.submit(self._reach_ray)
+
+    def ray(self) -> None:
+        """Return when this process is connected to Ray."""
+        self.begin()
+        assert self._ray is not None
+        self._ray.result()
+
+    def prefect_url(self) -> str | None:
+        """The address of a Prefect server that answers, or None: the run goes on without it."""
+        self.begin()
+        assert self._prefect is not None
+        return self._prefect.result()
+
+    def close(self) -> None:
+        """Stop what was started."""
+        if self._threads is None:
+            return
+        self._threads.shutdown(wait=True)
+        if self._ray is not None:
+            ray_cluster.shut_down()
+        if self._server is not None:
+            self._server.stop()
+        self._threads = None
+
+    def _reach_ray(self) -> None:
+        ours = recorded("ray")
+        if self.ray_address:
+            ray_cluster.connect(self.ray_address, self.store, ours=False)
+        elif ours:
+            ray_cluster.connect(ours.address, self.store, ours=True)
+        else:
+            ray_cluster.start_local()
+
+    def _reach_prefect(self) -> str | None:
+        if not self.wants_prefect:
+            return None
+        url = configured_url()
+        if url is not None:
+            if answers(url):
+                return url
+            self.warnings.append(f"the Prefect server {url} cannot be reached; the run goes on without it")
+            return None
+        try:
+            with one_at_a_time("prefect"):
+                self._server = PrefectServer()
+                self._server.wait()
+                return self._server.url
+        except RunError as error:
+            self.warnings.append(f"{error}; the run goes on without it")
+            return None
+
+
+def up() -> dict[str, Background]:
+    """Start what does not run yet in the background; return both with their addresses."""
+    with one_at_a_time("up"):
+        server = None if recorded("prefect") else PrefectServer(background=True)
+        head = None if recorded("ray") else ray_cluster.RayHead()
+        try:
+            for name, started in (("ray", head), ("prefect", server)):
+                if started is not None:
+                    started.wait()
+                    address = started.address if isinstance(started, ray_cluster.RayHead) else started.url
+                    record(name, Background.of(started.pid, address))
+        except BaseException:
+            for begun in (head, server):
+                if begun is not None:
+                    begun.stop()
+            raise
+        return standing()
+
+
+def standing() -> dict[str, Background]:
+    """What runs in the background."""
+    return {name: found for name in NAMES if (found := recorded(name)) is not None}
+
+
+def down() -> list[str]:
+    """Stop what `up` started; return the names of what was running."""
+    import psutil
+
+    stopped = []
+    for name, found in standing().items():
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(found.pid)
+            family = [process, *process.children(recursive=True)]
+            process.terminate()
+            _, left = psutil.wait_procs(family, timeout=40)
+            for survivor in left:
+                survivor.kill()
+        stopped.append(name)
+    for name in NAMES:
+        forget(name)
+    return stopped
+
+
+def log_folder() -> Path:
+    """Where the services' logs lie."""
+    return home()

@@ -1,0 +1,20 @@
+"""How a picture becomes the square that a model sees: the same for training, zero-shot and scoring."""
+
+import numpy as np
+from PIL import Image
+
+
+def square(pixels_HWC: np.ndarray, side_px: int) -> np.ndarray:
+    """The picture with its shorter side resized to `side_px` (bicubic) and its middle cut out; uint8 HWC, RGB.
+
+    Sizes are rounded as torchvision's Resize and CenterCrop round them, which open_clip uses.
+    """
+    height, width = pixels_HWC.shape[:2]
+    short, long = min(height, width), max(height, width)
+    if short != side_px:
+        scaled = int(side_px * long / short)
+        size = (side_px, scaled) if width <= height else (scaled, side_px)
+        pixels_HWC = np.asarray(Image.fromarray(pixels_HWC).resize(size, Image.Resampling.BICUBIC))
+        height, width = pixels_HWC.shape[:2]
+    top, left = round((height - side_px) / 2.0), round((width - side_px) / 2.0)
+    return pixels_HWC[top : top + side_px, left : left + side_px]
