@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curation.execution.executor import Executor
 from curation.fetch.to_stored import to_stored
-from curation.ingest import Snapshot, Staging, find_snapshot, ingest, ingest_database, load_parts
+from curation.ingest import OURS, Snapshot, Staging, find_snapshot, ingest, ingest_database, load_parts
 from curation.operator import OK
 from curation.sources.source import CapturedRow, CapturedSource
 from curation.stage import CAPTURE, OperatorStep
@@ -38,7 +38,6 @@ _FIXED = {
     "offset": pa.int64(),
     "length": pa.int64(),
 }
-_PREFIX = "_pairmill_"  # keeps our columns apart from the source's own in the files of a capture
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,8 @@ def capture_source(
     executor: Callable[[], Executor],
 ) -> Snapshot:
     """Capture what the store lacks of a source, ingest it, and give its parts their pictures."""
-    names = [
-        digest([identity["kind"], identity["columns"], file.sha256, step.base_fingerprint]) for file in source.files
-    ]
+    about = [identity["kind"], identity["columns"], {n: str(t) for n, t in source.extra.items()}, step.base_fingerprint]
+    names = [digest([*about, file.sha256]) for file in source.files]
     missing = [i for i, name in enumerate(names) if store.get(layout.capture(name)) is None]
     if missing:
         _capture_files(executor(), [_CaptureTask(store, source, i, names[i]) for i in missing])
@@ -98,8 +96,8 @@ def _capture(task: _CaptureTask, **_: Any) -> None:
         pictures.discard()
     where = {place["row"]: place for place in read_table(task.store, locations).to_pylist()}
     for place, row in enumerate(rows):
-        row |= {_PREFIX + name: where[place][name] if place in where else None for name in ("tar", "offset", "length")}
-    fields = [pa.field(_PREFIX + name, kind) for name, kind in _FIXED.items()]
+        row |= {OURS + name: where[place][name] if place in where else None for name in ("tar", "offset", "length")}
+    fields = [pa.field(OURS + name, kind) for name, kind in _FIXED.items()]
     schema = pa.schema([*fields, *(pa.field(name, kind) for name, kind in task.source.extra.items())])
     ref = put_table(task.store, pa.Table.from_pylist(rows, schema=schema))
     record = {"rows": ref.record(), "tars": [tar.record() for tar in tars]}
@@ -122,14 +120,12 @@ def _captured(row: CapturedRow, place: int, pictures: PictureWriter) -> dict[str
             ours["original_width_px"] = stored.original_width_px
             ours["original_height_px"] = stored.original_height_px
             pictures.add(place, ours["picture_sha256"], stored.bytes)
-    return {_PREFIX + name: value for name, value in ours.items()} | dict(row.extra)
+    return {OURS + name: value for name, value in ours.items()} | dict(row.extra)
 
 
 def _relation(store: Store, files: list[FileRef], source: CapturedSource, limit: int | None) -> str:
     paths = ", ".join("'" + str(store.path(file.name)).replace("'", "''") + "'" for file in files)
-    ours = ", ".join(
-        f"{_PREFIX}{name} AS {name}" for name in ("url", "caption", "own_key", "picture_sha256", "failure", "origin")
-    )
+    ours = ", ".join(OURS + name for name in ("url", "caption", "own_key", "picture_sha256", "failure", "origin"))
     extra = "".join(', "' + name.replace('"', '""') + '"' for name in source.extra)
     cut = f" LIMIT {limit}" if limit is not None else ""
     return f"SELECT {ours}{extra} FROM read_parquet([{paths}]){cut}"
@@ -146,7 +142,7 @@ def _give_pictures(
         load_parts(store, database, lacking)
         database.execute("CREATE TABLE numbers (part VARCHAR, slot INTEGER)")
         database.executemany("INSERT INTO numbers VALUES (?, ?)", [[part.name, i] for i, part in enumerate(lacking)])
-        columns = ", ".join(f"{_PREFIX}{n} AS {n}" for n in _FIXED)
+        columns = ", ".join(f"{OURS}{n} AS {n}" for n in _FIXED)
         database.execute(
             f"CREATE TABLE captured AS SELECT {columns} FROM read_parquet($files)",
             {"files": [str(store.path(file.name)) for file in files]},

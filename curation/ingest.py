@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from curation.sources.files import readable
 from curation.storage import layout
 from curation.storage.pool import Part, Pool, extend_pool, read_pool
 from curation.storage.store import FileRef, Store, digest
@@ -24,7 +25,10 @@ from curation.storage.tables import put_table, read_table, runs_of
 from schemas import columns as c
 from schemas.errors import StoreError
 
-MEMBER = "member"
+OURS = "_pairmill_"  # before our names where the source's own columns stand beside them
+MEMBER = f"{OURS}member"
+REASON = f"{OURS}reason"
+_THEIRS = "theirs:"  # before the source's own names inside of ingest
 REJECTED_COLUMNS = 4  # key, url, caption, reason; then the source's own
 _MEMORY_LIMIT = "1GB"
 
@@ -33,9 +37,9 @@ _MEMORY_LIMIT = "1GB"
 class Staging:
     """What ingest needs of a source: SQL that yields its rows, and what names it.
 
-    `relation` selects url, caption and the source's own columns; for pictures that were captured also
-    `picture_sha256` (stands in for a missing URL), `failure` (NULL or why the row failed), `origin`, and `own_key`
-    where rows have a key already.
+    `relation` selects url, caption and the source's own columns. Of pictures that were captured it selects, each with
+    OURS before its name: url, caption, `picture_sha256` (stands in for a missing URL), `failure` (NULL or why the row
+    failed), `origin`, and `own_key` (where rows have a key already).
     """
 
     identity: dict[str, Any]
@@ -113,26 +117,33 @@ def ingest_database(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def _stage(database: duckdb.DuckDBPyConnection, staging: Staging) -> int:
     """Make `staged` (one row per key) and `rejected`; return how many rows were read."""
-    extra = ", ".join(_quoted(name) for name in staging.extra)
-    nothing = "NULL::VARCHAR AS picture_sha256, NULL::VARCHAR AS failure, NULL::VARCHAR AS own_key"
-    picture = "picture_sha256, failure, own_key, origin" if staging.captured else nothing
-    database.execute(
-        f"""
-        CREATE TABLE arrived AS
-        WITH source AS (SELECT nullif(url, '') AS url, coalesce(caption, '') AS caption, {picture}
-                             {", " + extra if extra else ""} FROM ({staging.relation})),
-        named AS (SELECT coalesce(url, picture_sha256{", 'origin:' || origin" if staging.captured else ""}) AS named, *
-                  FROM source)
-        SELECT coalesce(own_key, substr(sha256(coalesce(named, '') || chr(10) || caption), 1, 32)) AS key,
-               -- rows without any address must not all fall into one part: each is its own
-               substr(sha256(coalesce(named, chr(10) || caption)), 1, 32) AS address,
-               coalesce(failure, CASE WHEN contains(url, chr(10)) THEN 'the URL holds a newline' END) AS reason, *
-        FROM named
-        """
+    extra = "".join(f", {_quoted(name)} AS {_quoted(_THEIRS + name)}" for name in staging.extra)
+    known = (
+        ("url", "caption", "picture_sha256", "failure", "own_key", "origin") if staging.captured else ("url", "caption")
     )
+    ours = [f"{OURS if staging.captured else ''}{name} AS {name}" for name in known]
+    ours += [
+        f"NULL::VARCHAR AS {name}" for name in ("picture_sha256", "failure", "own_key", "origin") if name not in known
+    ]
+    with readable("source"):
+        database.execute(
+            f"""
+            CREATE TABLE arrived AS
+            WITH source AS (SELECT {", ".join(ours)}{extra} FROM ({staging.relation})),
+            named AS (SELECT * REPLACE (nullif(url, '') AS url, coalesce(caption, '') AS caption),
+                             coalesce(nullif(url, ''), picture_sha256, 'origin:' || origin) AS named FROM source)
+            SELECT coalesce(own_key, substr(sha256(coalesce(named, '') || chr(10) || caption), 1, 32)) AS key,
+                   -- rows without any address must not all fall into one part: each is its own
+                   substr(sha256(coalesce(named, chr(10) || caption)), 1, 32) AS address,
+                   coalesce(failure, CASE WHEN contains(url, chr(10)) THEN 'the URL holds a newline' END) AS reason, *
+            FROM named
+            """
+        )
     ((rows_read,),) = database.sql("SELECT count(*) FROM arrived").fetchall()
     spelling = (
-        f"to_json({{{', '.join(f'{_text(n)}: {_quoted(n)}' for n in sorted(staging.extra))}}})" if extra else "''"
+        f"to_json({{{', '.join(f'{_text(n)}: {_quoted(_THEIRS + n)}' for n in sorted(staging.extra))}}})"
+        if staging.extra
+        else "''"
     )
     database.execute("CREATE TABLE repeated AS SELECT key FROM arrived GROUP BY key HAVING count(*) > 1")
     # Rows with equal keys count once. A sound row goes before one that failed; then the smallest spelling.
@@ -220,7 +231,7 @@ def _snapshot_record(
 ) -> dict[str, Any]:
     pool = read_pool(store)
     load_parts(store, database, pool.parts)
-    extra = "".join(f", staged.{_quoted(name)}" for name in staging.extra)
+    extra = "".join(f", staged.{_quoted(_THEIRS + name)}" for name in staging.extra)
     numbers = pa.table({"part": [p.name for p in pool.parts], "slot": pa.array(range(len(pool.parts)), pa.int32())})
     database.register("numbers", numbers)
     reader = database.sql(
@@ -234,14 +245,15 @@ def _snapshot_record(
     schema = pa.schema([pa.field(MEMBER, pa.bool_()), *(pa.field(n, t) for n, t in staging.extra.items())])
     members = []
     for slot, table in runs_of(reader, "slot"):
-        ref = put_table(store, table.cast(schema))
+        ref = put_table(store, table.rename_columns(schema.names).cast(schema))
         count = table[MEMBER].to_numpy().sum()
         members.append({"part": asdict(pool.parts[slot]), "file": ref.record(), "members": int(count)})
     rejected = database.sql(
         f"SELECT key, url, caption, reason{extra.replace('staged.', '')} FROM rejected ORDER BY key"
     ).to_arrow_table()
-    fixed = [c.KEY.field, c.URL.field, c.CAPTION.field, pa.field("reason", pa.string())]
-    rejected = rejected.cast(pa.schema([*fixed, *(pa.field(n, t) for n, t in staging.extra.items())]))
+    fixed = [c.KEY.field, c.URL.field, c.CAPTION.field, pa.field(REASON, pa.string())]
+    wanted = pa.schema([*fixed, *(pa.field(n, t) for n, t in staging.extra.items())])
+    rejected = rejected.rename_columns(wanted.names).cast(wanted)
     return {
         "identity": staging.identity,
         "rows_read": rows_read,

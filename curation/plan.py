@@ -19,6 +19,7 @@ from curation.registry import OperatorRef, Registry, dataset_steps, operator_nam
 from curation.selection.keep import Keep
 from curation.selection.step import DatasetStep
 from curation.stage import CAPTURE, OperatorStep, Plan, SelectionStep, Where
+from curation.storage import sidecars
 from curation.storage.store import canonical_json, digest
 from schemas import columns as c
 from schemas import pixels
@@ -150,10 +151,10 @@ def _operator_step(draft: _Draft, index: int, label: str, step: Step) -> Operato
         if column.name == c.IMAGE.name:
             draft.picture_step = index
     stem = prefix or ("" if step.name in _BARE_STATUS else step.name)
-    for outcome in (c.STATUS, c.ERROR) if operator.can_fail else ():
+    for own, outcome in ((sidecars.STATUS, c.STATUS), (sidecars.ERROR, c.ERROR)) if operator.can_fail else ():
         name = f"{stem}_{outcome.name}" if stem else outcome.name
         seen = Column(name, outcome.type, f"{outcome.name} of {label}")
-        _add_column(draft, seen, Where(seen, "sidecar", index, outcome.name), step.name)
+        _add_column(draft, seen, Where(seen, "sidecar", index, own), step.name)
     return planned
 
 
@@ -282,7 +283,7 @@ def shards_wanted(spec: CurationSpec, plan: Plan) -> ShardsWanted:
     if not pa.types.is_string(plan.columns[shards.caption].column.type):
         raise InputError(f"shards: caption: column {shards.caption!r} is no text")
     fixed = {c.KEY.name, c.URL.name, c.CAPTION.name, c.IMAGE.name}
-    status = {n for n, w in plan.columns.items() if w.kind == "sidecar" and w.name in (c.STATUS.name, c.ERROR.name)}
+    status = {n for n, w in plan.columns.items() if w.kind == "sidecar" and w.name in (sidecars.STATUS, sidecars.ERROR)}
     columns = shards.columns if shards.columns is not None else [n for n in plan.columns if n not in fixed | status]
     holdout = shards.holdout.rows if shards.holdout else 0
     chosen = tuple(name for name in columns if name not in fixed)

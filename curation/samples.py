@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, NOT_MEMBER
 from curation.fates import Fates
-from curation.ingest import Member, Snapshot
+from curation.ingest import REASON, Member, Snapshot
 from curation.part_rows import PartRows
 from curation.stage import OperatorStep, Plan, SelectionStep, Where
 from curation.storage.sidecars import ERROR, STATUS
@@ -145,11 +145,11 @@ def _rejected(store: Store, snapshot: Snapshot, schema: pa.Schema) -> pa.Table:
     """The rows that failed at the source, NULL in all that steps add."""
     table = read_table(store, snapshot.rejected)
     count = table.num_rows
-    known = {name: table[name] for name in table.column_names if name != "reason"}
+    known = {name: table[name] for name in table.column_names if name != REASON}
     known |= {
         c.FATE.name: pa.array(["failed"] * count, pa.string()),
         c.FATE_STEP.name: pa.array(["source"] * count, pa.string()),
-        c.FATE_REASON.name: table["reason"],
+        c.FATE_REASON.name: table[REASON],
     }
     columns = [known[f.name] if f.name in known else pa.nulls(count, f.type) for f in schema]
     return pa.table(columns, schema=schema)

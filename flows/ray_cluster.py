@@ -1,10 +1,13 @@
 """Ray: a local one that ends with this process, one in the background, or somebody's cluster."""
 
 import contextlib
+import logging
 import os
 import secrets
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -17,11 +20,26 @@ from schemas.errors import InputError, RunError
 _START_TIMEOUT_S = 90
 
 
+def quiet() -> None:
+    """Let Ray log errors only: what matters of the rest is said by us."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+
+
 def start_local() -> None:
-    """Start Ray on this machine; `shut_down` or the end of this process stops it."""
+    """Start Ray on this machine; `shut_down` or the end of this process stops it. Raises RunError."""
     import ray
 
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+    for last in (False, True):
+        try:
+            # Without "local" Ray would look for a cluster that ran here before, and wait for it for minutes.
+            ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            return
+        except (RuntimeError, OSError) as error:  # on a busy machine its processes miss their own deadlines
+            ray.shutdown()
+            if last:
+                raise RunError(
+                    f"Ray did not start: {_first_line(error)}; try again, or run with --executor in-process"
+                ) from error
 
 
 def connect(address: str, store: Path, *, ours: bool) -> None:
@@ -30,23 +48,39 @@ def connect(address: str, store: Path, *, ours: bool) -> None:
     `ours` is what `pairmill up` started on this machine: it has this installation. To another cluster the packages
     that tasks need are sent along; what they depend on must be installed there.
     """
-    import ray
-
+    _require_listener(address)
     if ours:
         os.environ |= token_environment()
+    import ray
+
     try:
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level="ERROR",
-            configure_logging=False,
             runtime_env=None if ours else _our_packages(),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"--ray-address {address}: no Ray cluster can be reached there ({first})") from error
+        raise InputError(
+            f"--ray-address {address}: no Ray cluster can be reached there ({_first_line(error)})"
+        ) from error
     if not ours:
         _require_shared(store, address)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _require_listener(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"--ray-address {address}: write it as host:port, for example 10.0.0.1:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise InputError(f"--ray-address {address}: nobody answers there ({error}); is the cluster up?") from error
 
 
 def shut_down() -> None:
@@ -99,6 +133,14 @@ def token_environment() -> dict[str, str]:
         with open(descriptor, "w") as stream:
             stream.write(secrets.token_hex(32))
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+def forget_address(address: str) -> None:
+    """Take away the note that `ray start` left for other programs, if it is about a head of ours."""
+    note = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    with contextlib.suppress(OSError):
+        if note.read_text().strip().rpartition(":")[2] == address.rpartition(":")[2]:
+            note.unlink()
 
 
 class RayHead:

@@ -121,6 +121,8 @@ def down() -> list[str]:
             _, left = psutil.wait_procs(family, timeout=40)
             for survivor in left:
                 survivor.kill()
+        if name == "ray":
+            ray_cluster.forget_address(found.address)
         stopped.append(name)
     for name in NAMES:
         forget(name)

@@ -1,13 +1,15 @@
 """What pipelines/curation/*.yaml may say. Parameters of steps stay raw here: each step's own class checks them."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from schemas.overrides import BESIDE_STEP
+
 SOURCE_KINDS = ("table", "manifest", "webdataset", "folder", "img2dataset")
-_BESIDE = ("id", "as", "reads")
+RESERVED_IDS = {"source", "forget"}  # fates name these as steps
+_NAME = r"^[a-z][a-z0-9_]*$"
 
 
 def _as_list(value: Any) -> Any:
@@ -48,34 +50,40 @@ class Source(_Frozen):
 
 
 class Step(_Frozen):
-    """One step: its name and parameters, and what may stand beside them."""
+    """One step: its name and parameters, and what may stand beside them.
+
+    In YAML it is `language`, or `download: {…}` with `id`, `as` and `reads` beside it or among the parameters. The
+    parameters of `derive` are columns of the user's own, which may have any name: there, they stand beside.
+    """
 
     name: str
     parameters: Any = None
-    id: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*$")
-    as_prefix: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*$")
+    id: str | None = Field(None, pattern=_NAME)
+    as_prefix: str | None = Field(None, alias="as", pattern=_NAME)
     reads: Mapping[str, str] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_yaml(cls, value: Any) -> Any:
-        """`language`, or `{download: {…}, id: …}`; id, as and reads may also stand among the parameters."""
         if isinstance(value, str):
             return {"name": value}
-        if not isinstance(value, dict) or "name" in value:
-            return value
-        names = [name for name in value if name not in _BESIDE]
+        if not isinstance(value, dict):
+            raise ValueError("a step is a name, or a name with its parameters, as in `download: {timeout_s: 20}`")
+        if "name" in value:
+            return value  # as a manifest holds it
+        names = [name for name in value if name not in BESIDE_STEP]
         if len(names) != 1:
-            raise ValueError(
-                f"a step has one name, beside id, as and reads (here: {', '.join(map(str, names)) or 'none'})"
-            )
+            found = ", ".join(map(str, names)) or "none"
+            raise ValueError(f"a step has one name, beside {', '.join(BESIDE_STEP)} (here: {found})")
         parameters = value[names[0]]
-        beside = {name: value[name] for name in _BESIDE if name in value}
-        if isinstance(parameters, dict):
-            inner = {name: parameters[name] for name in _BESIDE if name in parameters}
-            parameters = {name: inside for name, inside in parameters.items() if name not in _BESIDE}
-            beside = inner | beside
-        beside["as_prefix"] = beside.pop("as", None)
+        beside = {name: value[name] for name in BESIDE_STEP if name in value}
+        if isinstance(parameters, dict) and names[0] != "derive":
+            inner = {name: parameters[name] for name in BESIDE_STEP if name in parameters}
+            parameters = {name: inside for name, inside in parameters.items() if name not in BESIDE_STEP}
+            twice = [name for name in inner if name in beside]
+            if twice:
+                raise ValueError(f"{twice[0]!r} stands beside the parameters and among them; keep one")
+            beside |= inner
         return {"name": names[0], "parameters": parameters, **beside}
 
 
@@ -107,45 +115,56 @@ class Resources(_Frozen):
 
 
 class CurationSpec(_Frozen):
-    """A curated set: where its rows come from, the steps that choose among them, and how it is written."""
+    """A curated set: where its rows come from, the steps that choose among them, and how it is written.
+
+    A relative path is relative to the working directory.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$", description="names the curated set")
-    store: str = Field("data", description="the folder that keeps bytes, signals and selections")
+    store: str = Field("data", min_length=1, description="the folder that keeps bytes, signals and selections")
     source: Source
-    operators: Paths | tuple[()] = Field((), description="folders with operators of your own")
-    execution: Mapping[str, Resources] = Field(default_factory=dict)
-    steps: tuple[Step, ...] = ()
+    operators: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        (), description="folders with operators of your own"
+    )
+    execution: Mapping[str, Resources] = Field(
+        default_factory=dict, description="resources by operator; never changes a result"
+    )
+    steps: tuple[Step, ...] = Field((), description="what happens to each row, in this order")
     shards: Shards = Shards()
 
     @model_validator(mode="after")
-    def _ids_are_unique(self) -> "CurationSpec":
-        seen: set[str] = set()
-        for step in self.steps:
-            if step.id is not None and step.id in seen:
-                raise ValueError(f"two steps have the id {step.id!r}; ids name one step each")
-            seen.add(step.id or "")
+    def _ids_name_one_step_each(self) -> "CurationSpec":
+        seen = dict.fromkeys(RESERVED_IDS | set(type(self).model_fields), "has a meaning of its own")
+        for number, step in enumerate(self.steps):
+            if step.id is None:
+                continue
+            if step.id in {other.name for other in self.steps if other is not step}:
+                raise ValueError(f"steps[{number}] {step.name}: the id {step.id!r} is the name of another step")
+            if step.id in seen:
+                raise ValueError(f"steps[{number}] {step.name}: the id {step.id!r} {seen[step.id]}; choose another")
+            seen[step.id] = f"is also that of steps[{number}]"
         return self
 
 
 def spec_schema(parameters: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     """JSON Schema of a specification for editors; `parameters` are the steps' own classes by name."""
     schema = CurationSpec.model_json_schema(by_alias=True)
-    beside = {
-        "id": {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"},
-        "as": {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"},
-        "reads": {"type": "object", "additionalProperties": {"type": "string"}},
-    }
-    steps: list[dict[str, Any]] = [{"enum": sorted(parameters)}]
+    definitions = schema["$defs"]
+    beside = {name: definitions["Step"]["properties"][name] for name in BESIDE_STEP}
+    del definitions["Step"]
+    bare: list[str] = []
+    forms: list[dict[str, Any]] = []
     for name, model in sorted(parameters.items()):
-        own = model.model_json_schema(ref_template="#/$defs/" + re.sub(r"\W", "_", name) + "_{model}")
-        for inner, definition in own.pop("$defs", {}).items():
-            schema["$defs"][f"{re.sub(r'[^0-9a-zA-Z_]', '_', name)}_{inner}"] = definition
-        accepts = (
-            {"type": "string"}
-            if name == "keep"
-            else {"anyOf": [own | {"additionalProperties": True}, {"type": "null"}]}
+        own = model.model_json_schema(ref_template=f"#/$defs/{name}_{{model}}")
+        definitions |= {f"{name}_{inner}": value for inner, value in own.pop("$defs", {}).items()}
+        if own.get("type") == "object" and name != "derive":
+            own["properties"] = own.get("properties", {}) | beside
+        if own.get("type") == "object" and not own.get("required"):
+            bare.append(name)
+            own = {"anyOf": [own, {"type": "null"}]}
+        form = {"type": "object", "properties": {name: own, **beside}, "required": [name]}
+        forms.append(
+            form | {"additionalProperties": False, "description": (model.__doc__ or "").strip().split("\n")[0]}
         )
-        steps.append({"type": "object", "properties": {name: accepts, **beside}, "required": [name]})
-    schema["properties"]["steps"] = {"type": "array", "items": {"anyOf": steps}}
-    schema.get("$defs", {}).pop("Step", None)
+    schema["properties"]["steps"]["items"] = {"anyOf": [{"enum": bare}, *forms]}
     return schema

@@ -5,43 +5,63 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from schemas.errors import SpecError
+from schemas.nearest import unknown_name
+from schemas.overrides import apply_override, spelled
+from schemas.yaml_text import Place, Text, parse
 
 Model = TypeVar("Model", bound=BaseModel)
-Place = tuple[str | int, ...]
 
 _MOST_BYTES = 1 << 20
-_MOST_DEPTH = 40
-_VARIABLE = re.compile(r"\$(\$|\{([A-Za-z_][A-Za-z0-9_]*)\})")
-_STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)((?:\[\d+\])*)\Z")
+_LEADING_PLACE = re.compile(r"([a-z_]+)(?:\[(\d+)\])?(?: \w+)?:")
+_SENTENCES = {
+    "missing": "is missing; it must be given",
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must match {pattern}",
+    "model_type": "must be a mapping of names to values",
+    "model_attributes_type": "must be a mapping of names to values",
+    "dict_type": "must be a mapping of names to values",
+    "mapping_type": "must be a mapping of names to values",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "value_error": "{error}",
+}
 
 
 @dataclass(frozen=True)
 class Read(Generic[Model]):
-    """A specification and where its pieces stand in the file."""
+    """A specification and where its pieces stand."""
 
     spec: Model
     path: Path
-    lines: Mapping[Place, int] = field(default_factory=dict)
+    places: Mapping[Place, str] = field(default_factory=dict)
 
     def where(self, *place: str | int) -> str:
-        """`file:line` of a piece, or of the nearest piece around it."""
-        return f"{self.path}:{_line(self.lines, place)}"
+        """`file:line` of a piece, or of the nearest piece around it; `--set …` where it came from the command line."""
+        return _where(self.places, place)
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with numbers as people write them: `1e-3` is a number too."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+\Z"), list("-+0123456789")
-)
+    def located(self, message: str) -> str:
+        """A message that begins with a place (`steps[3] keep: …`, `shards: …`), with `file:line: ` before it."""
+        place = _leading_place(message)
+        return f"{self.where(*place) if place[:1] in self.places else self.path}: {message}"
 
 
 def read_yaml(
@@ -51,62 +71,109 @@ def read_yaml(
     overrides: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Read[Model]:
-    """The specification in a file, `${VAR}` replaced and overrides (`a.b[1].c=value`) applied. Raises SpecError."""
+    """The specification in a file, `${VAR}` replaced and overrides (`a.b[1].c=value`) applied. Raises SpecError.
+
+    Relative paths in a specification are relative to the working directory, and stay as they are written.
+    """
     path = Path(path)
-    node = _composed(path)
-    lines: dict[Place, int] = {}
-    value = _value(node, path, os.environ if environment is None else environment, lines, ())
-    if not isinstance(value, dict):
-        raise SpecError(f"{path}:1: a specification is a mapping of names to values, this is a {type(value).__name__}")
+    text = parse(_content(path), lambda line: f"{path}:{line}", os.environ if environment is None else environment)
+    if text.value is None:
+        raise SpecError(f"{path}: is empty; `pairmill check --schema` says what a specification holds")
+    if not isinstance(text.value, dict):
+        kind = "list" if isinstance(text.value, list) else f"value: {str(text.value)[:80]!r}"
+        raise SpecError(f"{text.places[()]}: a specification is a mapping of names to values, this is a {kind}")
     for override in overrides:
-        _override(value, override)
+        apply_override(text, override, partial(_fields_at, model))
     try:
-        return Read(model.model_validate(value), path, lines)
+        return Read(model.model_validate(text.value), path, text.places)
     except ValidationError as error:
-        raise SpecError("\n".join(explained(error, model, path, lines))) from error
+        raise SpecError("\n".join(explained(error, model, text))) from error
 
 
-def explained(error: ValidationError, model: type[BaseModel], path: Path, lines: Mapping[Place, int]) -> list[str]:
-    """One sentence for each thing that is wrong."""
+def explained(error: ValidationError, model: type[BaseModel], text: Text) -> list[str]:
+    """One sentence for each thing that is wrong, with the place of the nearest piece of the file."""
     sentences: dict[str, None] = {}
     for detail in error.errors():
-        place = tuple(
-            piece for piece in detail["loc"] if not (isinstance(piece, str) and piece.startswith("function-"))
-        )
-        text = f"{path}:{_line(lines, place)}: {spelled(place) or 'specification'}: {_said(detail, model, place)}"
-        sentences[text] = None
+        place = _place_of(detail["loc"], model, text.value)
+        said = sentence_of(detail, _fields_at(model, place[:-1]) or [])
+        if place:
+            said = f"{spelled(place)}: {said}"
+        sentences[f"{_where(text.places, place or _leading_place(said))}: {said}"] = None
     return list(sentences)
 
 
-def spelled(place: Sequence[str | int]) -> str:
-    """A place as people write it: steps[3].dedup.within."""
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).removeprefix(".")
-
-
-def unknown_name(name: str, known: Sequence[str]) -> str:
-    """What to say of a name that is not known: the nearest one, and what is allowed."""
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"there is no {name!r}; {hint}allowed: {', '.join(sorted(known)) or 'nothing'}"
-
-
-def _said(detail: Any, model: type[BaseModel], place: Place) -> str:
+def sentence_of(detail: Any, allowed: Sequence[str]) -> str:
+    """What pydantic found wrong, as a sentence; `allowed` are the names that could stand there."""
     if detail["type"] == "extra_forbidden":
-        return unknown_name(str(place[-1]), _fields_at(model, place[:-1]))
-    message = str(detail["msg"]).removeprefix("Value error, ")
+        return unknown_name(str(detail["loc"][-1]), allowed)
+    sentence = _SENTENCES.get(detail["type"], "{msg}").format(msg=detail["msg"], **detail.get("ctx", {}))
     given = detail.get("input")
-    return message if isinstance(given, (dict, list)) or detail["type"] == "missing" else f"{message} (it is {given!r})"
+    shown = given is not None and not isinstance(given, (dict, list, tuple)) and detail["type"] != "missing"
+    return f"{sentence} (here: {given!r})" if shown else sentence
 
 
-def _fields_at(model: type[BaseModel], place: Place) -> list[str]:
-    """The field names that the model has at a place."""
+def _content(path: Path) -> str:
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise SpecError(f"{path}: there is no such file{hint}") from None
+    except IsADirectoryError:
+        raise SpecError(f"{path}: is a folder; name the YAML file in it") from None
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > _MOST_BYTES:
+        raise SpecError(f"{path}: has more than {_MOST_BYTES:,} bytes; is it a specification?")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: is not UTF-8 text (byte {error.start}); is it a specification?") from error
+
+
+def _place_of(loc: Sequence[str | int], model: type[BaseModel], value: Any) -> Place:
+    """The place in the file that pydantic means; it mixes names of its own (`function-before[…]`) into it."""
+    place: list[str | int] = []
+    for i, piece in enumerate(loc):
+        in_list = isinstance(value, list) and isinstance(piece, int) and piece < len(value)
+        if in_list or (isinstance(value, dict) and piece in value):
+            value = value[piece]
+        elif i < len(loc) - 1 or piece not in (_fields_at(model, place) or []):
+            continue
+        place.append(piece)
+    return tuple(place)
+
+
+def _leading_place(message: str) -> Place:
+    """The place with which a message begins, such as `steps[3] keep: …`."""
+    found = _LEADING_PLACE.match(message)
+    if found is None:
+        return ()
+    return (found[1],) if found[2] is None else (found[1], int(found[2]))
+
+
+def _fields_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str] | None:
+    """The names that may stand at a place of the model, as people write them; None where they are free."""
     current: Any = model
+    free_name = False  # in a mapping whose names the user chooses
     for piece in place:
         if isinstance(piece, int):
             continue
         info = getattr(current, "model_fields", {}).get(piece)
-        current = _model_of(info.annotation) if info is not None else None
-    return sorted(getattr(current, "model_fields", {}))
+        if free_name:
+            free_name = False
+        elif info is not None:
+            current, free_name = _model_of(info.annotation), _is_mapping(info.annotation)
+        else:
+            return []
+    fields = getattr(current, "model_fields", {})
+    return None if free_name else sorted(info.alias or name for name, info in fields.items())
+
+
+def _is_mapping(annotation: Any) -> bool:
+    origin = getattr(annotation, "__origin__", None)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def _model_of(annotation: Any) -> Any:
@@ -116,133 +183,8 @@ def _model_of(annotation: Any) -> Any:
     return next((model for model in found if model is not None), None)
 
 
-def _composed(path: Path) -> yaml.Node:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise SpecError(f"{path}: there is no such file{hint}") from None
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(data) > _MOST_BYTES:
-        raise SpecError(f"{path}: has {len(data):,} bytes; a specification has at most {_MOST_BYTES:,}")
-    try:
-        node = yaml.compose(data.decode("utf-8-sig"), Loader=_Loader)
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: is not UTF-8 text (byte {error.start}); is it a specification?") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError(f"{path}:{line}: is no YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path}: is no YAML: {error}") from error
-    if node is None:
-        raise SpecError(f"{path}: is empty; `pairmill check --schema` says what a specification holds")
-    return node
-
-
-def _value(node: yaml.Node, path: Path, environment: Mapping[str, str], lines: dict[Place, int], place: Place) -> Any:
-    """The value of a node, with its line noted. Mappings refuse a key that is there twice."""
-    line = node.start_mark.line + 1
-    lines[place] = line
-    if len(place) > _MOST_DEPTH:
-        raise SpecError(f"{path}:{line}: is nested deeper than {_MOST_DEPTH} levels")
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(child, path, environment, lines, (*place, i)) for i, child in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
-        found: dict[str, Any] = {}
-        for key_node, child in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is None:
-                raise SpecError(f"{path}:{line}: a name must be plain text")
-            if key in found:
-                raise SpecError(f"{path}:{key_node.start_mark.line + 1}: {key!r} is there twice; keep one")
-            found[key] = _value(child, path, environment, lines, (*place, key))
-            lines[(*place, key)] = key_node.start_mark.line + 1
-        return found
-    if node.tag == "tag:yaml.org,2002:str":
-        return _with_variables(node.value, path, line, environment)
-    loader = _Loader("")
-    try:
-        return loader.construct_object(node)
-    except (yaml.YAMLError, ValueError) as error:
-        raise SpecError(f"{path}:{line}: {node.value!r} cannot be read: {error}") from error
-    finally:
-        loader.dispose()
-
-
-def _with_variables(text: str, path: Path, line: int, environment: Mapping[str, str]) -> str:
-    def value(found: re.Match[str]) -> str:
-        if found[1] == "$":
-            return "$"
-        if found[2] not in environment:
-            raise SpecError(
-                f"{path}:{line}: ${{{found[2]}}}: the environment has no {found[2]}; set it, or write $${{…}}"
-            )
-        return environment[found[2]]
-
-    return _VARIABLE.sub(value, text)
-
-
-def _override(root: dict[str, Any], override: str) -> None:
-    """Apply `--set steps[3].dedup.within=2`; a first name that is a step's id stands for that step."""
-    name, equals, text = override.partition("=")
-    if not equals:
-        raise SpecError(f"--set {override}: write it as name=value, for example shards.rows=1000")
-    place = _place(name)
-    if isinstance(place[0], str) and place[0] not in root:
-        place = _step_place(root, str(place[0])) + place[1:]
-    current: Any = root
-    for depth, piece in enumerate(place[:-1]):
-        current = _inside(current, piece, override, place[:depth])
-        if current is None:
-            raise SpecError(f"--set {override}: {spelled(place[: depth + 1])} is empty; give it whole")
-    last = place[-1]
-    if isinstance(current, list):
-        _inside(current, last, override, place[:-1])
-    elif not isinstance(current, dict):
-        raise SpecError(f"--set {override}: {spelled(place[:-1])} is {current!r} and holds no names")
-    current[last] = yaml.load(text, Loader=_Loader)
-
-
-def _place(name: str) -> Place:
-    place: list[str | int] = []
-    for piece in name.strip().split("."):
-        found = _STEP.match(piece)
-        if not found:
-            raise SpecError(f"--set {name}: {piece!r} is no name; write names with dots, as in steps[3].dedup.within")
-        place.append(found[1])
-        place += [int(number) for number in re.findall(r"\d+", found[2])]
-    return tuple(place)
-
-
-def _step_place(root: dict[str, Any], identity: str) -> Place:
-    """Where the parameters of the step with that id stand."""
-    ids = []
-    for number, step in enumerate(root.get("steps") or []):
-        if not isinstance(step, dict):
-            continue
-        for name, value in step.items():
-            inner = value.get("id") if isinstance(value, dict) else None
-            if identity in (step.get("id"), inner) and name not in ("id", "as", "reads"):
-                return ("steps", number, name)
-            ids += [i for i in (step.get("id"), inner) if i]
-    raise SpecError(f"--set {identity}: {unknown_name(identity, [*root, *dict.fromkeys(ids)])}")
-
-
-def _inside(value: Any, piece: str | int, override: str, place: Place) -> Any:
-    if isinstance(value, list) and isinstance(piece, int):
-        if piece < len(value):
-            return value[piece]
-        raise SpecError(f"--set {override}: {spelled(place)} has {len(value)} entries, from 0")
-    if isinstance(value, dict) and piece in value:
-        return value[piece]
-    known = list(value) if isinstance(value, dict) else []
-    raise SpecError(f"--set {override}: {spelled(place) or 'specification'}: {unknown_name(str(piece), known)}")
-
-
-def _line(lines: Mapping[Place, int], place: Sequence[str | int]) -> int:
-    for length in range(len(place), -1, -1):
-        if tuple(place[:length]) in lines:
-            return lines[tuple(place[:length])]
-    return 1
+def _where(places: Mapping[Place, str], place: Sequence[str | int]) -> str:
+    for length in range(len(place), 0, -1):
+        if tuple(place[:length]) in places:
+            return places[tuple(place[:length])]
+    return places.get((), "the specification")

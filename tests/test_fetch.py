@@ -139,13 +139,14 @@ def test_the_deadline_holds_for_the_whole_answer(web: Web, page: object) -> None
 
 
 def test_the_deadline_holds_over_redirects(web: Web) -> None:
-    def slowly(connection: object, _web: Web) -> None:
-        time.sleep(0.2)
-        connection.sendall(redirect("/"))  # type: ignore[attr-defined]
+    def late(connection: object, _web: Web) -> None:
+        time.sleep(0.7)
+        connection.sendall(redirect("/silent"))  # type: ignore[attr-defined]
 
-    before = time.monotonic()
-    assert fetch_one(web.serve("/", slowly), timeout_s=0.5).status == "timeout"
-    assert time.monotonic() - before < 5
+    web.serve("/silent", silent)
+    result = fetch_one(web.serve("/", late), timeout_s=1)
+    assert (result.status, result.redirects) == ("timeout", 1)
+    assert result.seconds < 1.5
 
 
 def test_an_answer_that_drips_is_given_up_long_before_the_deadline(web: Web) -> None:
@@ -184,6 +185,13 @@ def test_redirects_are_followed(web: Web) -> None:
     web.serve("/end", answer(b"here"))
     result = fetch_one(web.serve("/a", redirect("b/c?d=e f#part")))
     assert (result.body, result.redirects, result.http_status) == (b"here", 2, 200)
+
+
+def test_a_retry_begins_anew_at_the_first_url(web: Web) -> None:
+    web.serve("/b", answer(b"", "503 Busy"), answer(b"here"))
+    result = fetch_one(web.serve("/a", redirect("/b")), retries=1, most_redirects=1)
+    assert (result.body, result.redirects, result.attempts) == (b"here", 1, 2)
+    assert web.asked == {"/a": 2, "/b": 2}
 
 
 def test_redirects_end(web: Web) -> None:
@@ -379,7 +387,6 @@ def test_hundreds_of_requests_each_get_their_own_result(web: Web) -> None:
     descriptors = open_descriptors()
     assert [result.body for result in fetch_all(*urls)] == [b"%d" % i for i in range(300)]
     assert becomes(lambda: open_descriptors() <= descriptors)
-    assert web.most_running > 4
 
 
 def test_the_network_goes_on_while_the_consumer_works_but_not_without_bound(web: Web) -> None:
@@ -438,7 +445,7 @@ def test_a_host_gets_few_requests_at_once_until_its_network_is_known_to_be_named
 
     def held(connection: object, _web: Web) -> None:
         release.wait(5)
-        time.sleep(0.05)
+        time.sleep(0.2)
         connection.sendall(answer(b"x"))  # type: ignore[attr-defined]
 
     urls = [web.serve(f"/{i}", held).replace("127.0.0.1", "localhost") for i in range(30)]

@@ -5,7 +5,7 @@ import hashlib
 import pyarrow as pa
 import pytest
 
-from curation.ingest import Snapshot, Staging, ingest
+from curation.ingest import MEMBER, REASON, Snapshot, Staging, ingest
 from curation.storage.pool import read_pool
 from curation.storage.store import Store
 from curation.storage.tables import read_table
@@ -58,7 +58,7 @@ def test_of_equal_rows_the_columns_with_the_smallest_json_stay(store):
 def test_a_row_whose_url_holds_a_newline_fails_at_the_source(store):
     snapshot = take_in(store, "a", [("http://a\nb", "c", 1), ("http://a", "ok", 2)])
     rejected = read_table(store, snapshot.rejected)
-    assert rejected["reason"].to_pylist() == ["the URL holds a newline"]
+    assert rejected[REASON].to_pylist() == ["the URL holds a newline"]
     assert snapshot.keys == 2
     assert keys_of(store) == [key_of("http://a", "ok")]
 
@@ -92,7 +92,7 @@ def test_a_source_that_grew_adds_only_its_new_keys(store):
     rows = [(f"http://a/{i}", "c", i) for i in range(30)]
     take_in(store, "a", rows)
     before = [part.file for part in read_pool(store).parts]
-    snapshot = take_in(store, "b", rows[::-1] + [("http://a/new", "c", 99)])
+    snapshot = take_in(store, "b", [*rows[::-1], ("http://a/new", "c", 99)])
     pool = read_pool(store)
     assert [part.file for part in pool.parts[: len(before)]] == before
     assert sum(part.rows for part in pool.parts[len(before) :]) == 1
@@ -103,7 +103,7 @@ def test_a_snapshot_knows_its_members_and_their_columns_in_shared_parts(store):
     take_in(store, "a", [("http://a/1", "c", 1), ("http://a/2", "c", 2)])
     snapshot = take_in(store, "b", [("http://a/2", "c", 22)])
     table = read_table(store, snapshot.parts[0].file)
-    assert sorted(zip(table["member"].to_pylist(), table["number"].to_pylist(), strict=True), key=str) == [
+    assert sorted(zip(table[MEMBER].to_pylist(), table["number"].to_pylist(), strict=True), key=str) == [
         (False, None),
         (True, 22),
     ]
@@ -145,3 +145,24 @@ def test_any_caption_passes_unharmed(store, caption):
             pass
     assert read_table(store, read_pool(store).parts[0].file)["caption"].to_pylist() == [caption]
     assert keys_of(store) == [key_of("http://a/1", caption)]
+
+
+def test_a_source_may_name_its_columns_as_ingest_names_its_own(store):
+    names = [
+        "reason",
+        "place",
+        "slot",
+        "member",
+        "address",
+        "named",
+        "origin",
+        "failure",
+        "picture_sha256",
+        "row",
+        "rank",
+    ]
+    columns = ", ".join(f"{i} AS {name}" for i, name in enumerate(names))
+    relation = f"SELECT 'http://a/1' AS url, 'c' AS caption, {columns}"
+    snapshot = ingest(store, Staging({"name": "a"}, relation, dict.fromkeys(names, pa.int32())), 10)
+    table = read_table(store, snapshot.parts[0].file)
+    assert [table[name].to_pylist() for name in names] == [[i] for i in range(len(names))]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from curation.fetch.strip_metadata import orientation, without_metadata
-from curation.fetch.to_stored import PictureError, shrunk_size, to_stored
+from curation.fetch.to_stored import shrunk_size, to_stored
 from schemas.pixels import MOST_PIXELS, VERSION, DecodeError, decode, picture_size, stored_format
 
 GOLDEN_VERSION = 1
@@ -144,7 +144,7 @@ def test_an_animation_counts_all_its_frames(kind: str, decoder: Callable[[bytes]
     ],
 )
 def test_what_is_no_whole_picture_fails_with_a_class_and_a_sentence(fetched: bytes, status: str) -> None:
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(DecodeError) as caught:
         to_stored(fetched)
     assert caught.value.status == status
     assert " " in str(caught.value)
@@ -175,6 +175,14 @@ def test_what_needs_no_change_keeps_every_pixel_and_loses_its_metadata(kind: str
         assert np.array_equal(np.asarray(before), np.asarray(after))
     assert stored.format == stored_format(stored.bytes)
     assert (stored.original_width_px, stored.original_height_px) == (40, 30)
+
+
+def test_a_webp_header_does_not_announce_what_was_taken_out() -> None:
+    bare = without_metadata(encoded(photo(), "WEBP", exif=with_gps(), xmp=b"<x/>", icc_profile=b"x" * 9))
+    assert bare is not None
+    assert bare.data[12:16] == b"VP8X"
+    assert bare.data[20] == 0
+    assert bare.exif
 
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 2}])
@@ -261,7 +269,7 @@ def test_any_damage_ends_in_a_picture_or_a_failure(kind: str, changes: list[tupl
         del damaged[cut % len(damaged) :]
     try:
         stored = to_stored(bytes(damaged))
-    except PictureError:
+    except DecodeError:
         return
     decode(stored.bytes)
 

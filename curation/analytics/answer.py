@@ -5,7 +5,7 @@ import io
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, BinaryIO
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 FORMATS = ("table", "csv", "json", "parquet")
 _BATCH_ROWS = 10_000
 _CELL_CHARS = 200
+_FOLDED_CHARS = 20  # a cell may be folded to lines of so many characters, not less
 
 
 class Answer:
@@ -89,18 +90,36 @@ class Answer:
         from rich.text import Text
 
         head = list(itertools.islice(self.rows(), shown_rows + 1))
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        kinds = [str(kind) for kind in self._relation.types]
-        for name, kind in zip(self.columns, kinds, strict=True):
-            table.add_column(Text(name), justify="right" if _is_number(kind) else "left", overflow="fold")
-        for row in head[:shown_rows]:
-            table.add_row(*(Text(_shown(value)) for value in row))
+        shown = [[_shown(value) for value in row] for row in head[:shown_rows]]
         console = Console(file=stream, width=width, force_terminal=False, color_system=None)
-        console.print(table)
-        count = min(len(head), shown_rows)
-        more = f"the first {count:,} rows; --format csv gives all" if len(head) > count else f"{count:,} rows"
-        console.print(more if count != 1 or len(head) > 1 else "1 row")
-        return count
+        if _needed_chars(self.columns, shown) > console.width:
+            _write_upright(stream, self.columns, shown)
+        else:
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+            for name, kind in zip(self.columns, map(str, self._relation.types), strict=True):
+                table.add_column(Text(name), justify="right" if _is_number(kind) else "left", overflow="fold")
+            for cells in shown:
+                table.add_row(*map(Text, cells))
+            console.print(table)
+        more = "; there are more, --format csv gives all" if len(head) > len(shown) else ""
+        stream.write(f"{len(shown):,} {'row' if len(shown) == 1 else 'rows'}{more}\n")
+        return len(shown)
+
+
+def _needed_chars(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The width below which cells would be folded beyond reading."""
+    widths = (max(len(name), *(min(len(row[i]), _FOLDED_CHARS) for row in rows), 1) for i, name in enumerate(columns))
+    return sum(width + 3 for width in widths)
+
+
+def _write_upright(stream: io.TextIOWrapper, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A block of lines per row, for rows that are wider than the terminal."""
+    wide = max(map(len, columns))
+    for number, row in enumerate(rows):
+        stream.write(f"row {number + 1}\n")
+        for name, cell in zip(columns, row, strict=True):
+            stream.write(f"  {name:{wide}}  {cell}\n")
+    stream.write("\n")
 
 
 def json_value(value: Any) -> Any:

@@ -2,9 +2,7 @@
 
 import contextlib
 import re
-import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
@@ -12,12 +10,14 @@ from typing import BinaryIO
 import duckdb
 
 from curation.analytics.answer import FORMATS, Answer
+from curation.analytics.limits import Limits, within
 from curation.analytics.statement import require_one_select
 from curation.analytics.views import VIEWS, Views
 from curation.storage.store import Store
 from curation.versions import resolve
 from schemas.errors import InputError
 
+_DEFAULT_LIMITS = Limits()
 _ALIAS = re.compile(r"[a-z_][a-z0-9_]*\Z")
 _TAKEN = {"main", "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
 _LOCK = (  # the order matters: nothing can be allowed or loaded after the last
@@ -26,19 +26,9 @@ _LOCK = (  # the order matters: nothing can be allowed or loaded after the last
     "SET allow_community_extensions = false",
     "SET allow_persistent_secrets = false",
     "SET python_enable_replacements = false",
-    "SET temp_directory = ''",
     "SET enable_external_access = false",
     "SET lock_configuration = true",
 )
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much a question may take; `shown_rows` is how many rows a table on the terminal has at most."""
-
-    time_s: float = 300.0
-    memory_gb: float = 4.0
-    shown_rows: int = 100
 
 
 def connect(
@@ -48,11 +38,13 @@ def connect(
     with_versions: Mapping[str, str] | None = None,
     *,
     downloads: bool = True,
-    limits: Limits = Limits(),
+    limits: Limits = _DEFAULT_LIMITS,
+    spill: Path | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """DuckDB over one version (default: the newest), locked; `with_versions` maps schemas to `name@version`.
 
-    `downloads=False` leaves that view empty, which saves reading the commit records of every part.
+    `downloads=False` leaves that view empty, which saves reading the commit records of every part. `spill` is a folder
+    for what does not fit into memory; a user's question gets none.
     Raises InputError where there is no such version.
     """
     store = Store.existing(store_path)
@@ -68,9 +60,10 @@ def connect(
             views.add_version(other, alias)
         views.add_runs()
         views.add_downloads(chosen if downloads else None)
+        views.explain()
     except duckdb.IOException as error:
         raise InputError(f"{chosen.label}: {error}; `pairmill verify {chosen.path}` says what is damaged") from error
-    _lock(connection, views.files)
+    _lock(connection, views.files, spill)
     return connection
 
 
@@ -82,7 +75,7 @@ def run_sql(
     name: str | None = None,
     with_versions: Mapping[str, str] | None = None,
     format: str = "table",
-    limits: Limits = Limits(),
+    limits: Limits = _DEFAULT_LIMITS,
     width: int | None = None,
 ) -> int:
     """Answer one SELECT into a stream as table, csv, json or parquet; return how many rows were written.
@@ -102,7 +95,7 @@ def asked(
     *,
     name: str | None = None,
     with_versions: Mapping[str, str] | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = _DEFAULT_LIMITS,
 ) -> Iterator[Answer]:
     """The answer to one SELECT; reading it stands under the time limit too."""
     set_name, _, version = (name or "").partition("@")
@@ -110,7 +103,7 @@ def asked(
     connection = connect(
         store_path, set_name or None, version or None, with_versions, downloads=downloads, limits=limits
     )
-    with contextlib.closing(connection), _stopped_after(connection, limits):
+    with contextlib.closing(connection), within(limits, connection):
         require_one_select(connection, text)
         yield Answer(connection.sql(text))
 
@@ -120,44 +113,13 @@ def question(name: str) -> str:
     return (resources.files(__package__) / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def _lock(connection: duckdb.DuckDBPyConnection, files: list[str]) -> None:
+def _lock(connection: duckdb.DuckDBPyConnection, files: list[str], spill: Path | None) -> None:
     """Nothing but these files can be read from here on, and no setting changed."""
     listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
     connection.execute(f"SET allowed_paths = [{listed}]")
+    connection.execute("SET temp_directory = $folder", {"folder": str(spill or "")})
     for statement in _LOCK:
         connection.execute(statement)
-
-
-@contextlib.contextmanager
-def _stopped_after(connection: duckdb.DuckDBPyConnection, limits: Limits) -> Iterator[None]:
-    """Interrupt what runs too long, and turn DuckDB's errors into ours."""
-    stopped = threading.Event()
-
-    def stop() -> None:
-        stopped.set()
-        connection.interrupt()
-
-    timer = threading.Timer(limits.time_s, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except InputError:
-        raise
-    except duckdb.OutOfMemoryException as error:
-        raise InputError(
-            f"sql: the question needs more than {limits.memory_gb:g} GB of memory; ask for fewer rows or groups"
-        ) from error
-    except Exception as error:
-        if stopped.is_set():
-            raise InputError(
-                f"sql: stopped after {limits.time_s:g} s; ask for less, or allow more time with --time-limit"
-            ) from error
-        if isinstance(error, duckdb.Error):
-            raise InputError(f"sql: {error}") from error
-        raise
-    finally:
-        timer.cancel()
 
 
 def _checked(with_versions: Mapping[str, str]) -> Mapping[str, str]:

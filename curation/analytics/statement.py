@@ -23,7 +23,11 @@ _FILE_MARKS = frozenset("/\\*?:$~")
 
 def require_one_select(connection: duckdb.DuckDBPyConnection, text: str) -> None:
     """Raise InputError unless the text is one SELECT over views."""
-    if len(text.encode(errors="replace")) > MOST_BYTES:
+    try:
+        size_bytes = len(text.encode())
+    except UnicodeEncodeError:
+        raise InputError("sql: the statement holds half of a surrogate pair, which is no character") from None
+    if size_bytes > MOST_BYTES:
         raise InputError(f"sql: the statement has more than {MOST_BYTES:,} bytes; ask a shorter question")
     try:
         statements = connection.extract_statements(text)

@@ -1,12 +1,14 @@
 """The views that questions are asked of: what a version's manifest and the store's records list, and nothing else.
 
 samples    one row per key of the version's source snapshot
-curated    the rows of the shards, embeddings too, with shard and position
+curated    the rows of the shards, embeddings too
 funnel, shards, columns    the manifest as tables
 runs, downloads            the store's own: every run; every fetch, with what differs from run to run
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
@@ -57,106 +59,96 @@ _MEANINGS = {
         "reason": "why the others did not pass",
     },
     "shards": {"holdout": "whether the shard is held out for evaluation"},
-    "curated": {"shard": "number of the shard in the view shards", "position": "place in its shard, from 0"},
+}
+_NUMBER, _NAME, _COUNT = pa.int32(), pa.string(), pa.int64()
+_TABLES = {
+    "funnel": pa.schema(
+        {"number": _NUMBER, "step": _NAME, "kind": _NAME, "rows_in": _COUNT, "rows_out": _COUNT, "reason": _NAME}
+    ),
+    "shards": pa.schema(
+        {"number": _NUMBER, "tar": _NAME, "parquet": _NAME, "rows": _COUNT, "tar_bytes": _COUNT}
+        | {"parquet_bytes": _COUNT, "tar_sha256": _NAME, "parquet_sha256": _NAME, "holdout": pa.bool_()}
+    ),
+    "columns": pa.schema({"number": _NUMBER, "name": _NAME, "type": _NAME, "meaning": _NAME, "step": _NAME}),
+    "runs": pa.schema(
+        {"number": _NUMBER, "name": _NAME, "plan": _NAME, "version": _NAME, "finished_at": pa.timestamp("us")}
+    ),
+}
+_SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float64(): "DOUBLE",
 }
 
 
 class Views:
-    """Makes views on a connection, and remembers which files they read."""
+    """Makes views on a connection, and remembers which files they read and what their columns mean."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, store: Store) -> None:
         self._connection = connection
         self._store = store
+        self._meanings: dict[tuple[str, str], Mapping[str, str]] = {}  # (schema, view) → column → meaning
         self.files: list[str] = []
 
     def add_version(self, chosen: Chosen, schema: str = "main") -> None:
         """The views of one version, in a schema."""
         manifest = chosen.manifest
         self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
-        self._add_rows(f"{schema}.funnel", manifest.funnel)
-        self._add_rows(f"{schema}.shards", manifest.shards)
-        self._add_rows(f"{schema}.columns", manifest.columns)
-        samples = [str(chosen.folder / entry.parquet) for entry in manifest.samples]
-        self._add_files(f"{schema}.samples", "SELECT * FROM", samples)
-        shards = [str(chosen.folder / entry.parquet) for entry in manifest.shards]
-        if shards:
-            select = "SELECT *, file_index::INTEGER AS shard, file_row_number AS position FROM"
-            self._add_files(f"{schema}.curated", select, shards, ", file_row_number = true")
-        meanings = {column.name: column.meaning for column in manifest.columns}
-        meanings |= {column.name: column.meaning for column in _FATE_COLUMNS}
-        for view in ("samples", *(["curated"] if shards else [])):
-            self._explain(f"{schema}.{view}", meanings | _MEANINGS.get(view, {}))
+        for view, entries in (("funnel", manifest.funnel), ("shards", manifest.shards), ("columns", manifest.columns)):
+            rows = [{"number": place} | entry.model_dump() for place, entry in enumerate(entries)]
+            self._add_table(schema, view, rows)
+        meanings = {column.name: column.meaning for column in (*manifest.columns, *_FATE_COLUMNS)}
+        for view, files in (("samples", manifest.samples), ("curated", manifest.shards)):
+            if files:
+                self._add_files(schema, view, "SELECT * FROM", [str(chosen.folder / file.parquet) for file in files])
+                self._meanings[schema, view] = meanings
 
     def add_runs(self) -> None:
         """The view of all runs."""
-        rows = [(run.number, run.name, run.plan, run.version, run.finished_at) for run in read_runs(self._store)]
-        self._connection.execute(
-            "CREATE TABLE runs (number INTEGER, name VARCHAR, plan VARCHAR, version VARCHAR, finished_at TIMESTAMP)"
-        )
-        self._insert("INSERT INTO runs VALUES (?, ?, ?, ?, make_timestamp(CAST(? * 1000000 AS BIGINT)))", rows)
-        self._explain("main.runs", _MEANINGS["runs"])
+        rows = [
+            asdict(run) | {"finished_at": run.finished_at and datetime.fromtimestamp(run.finished_at, UTC)}
+            for run in read_runs(self._store)
+        ]
+        self._add_table("main", "runs", rows)
 
     def add_downloads(self, chosen: Chosen | None) -> None:
         """The view of all fetches of a version's rows; without a version it is empty."""
-        types = {field.name: _sql_type(field.type) for field in LEDGER}
+        types = {field.name: _SQL_TYPES[field.type] for field in LEDGER}
         files = ledger_files(self._store, chosen) if chosen else []
         if files:
             columns = ", ".join(f"CAST({_quoted(name)} AS {kind}) AS {_quoted(name)}" for name, kind in types.items())
-            self._add_files("main.downloads", f"SELECT {columns} FROM", files, ", union_by_name = true")
+            self._add_files("main", "downloads", f"SELECT {columns} FROM", files, ", union_by_name = true")
         else:
             columns = ", ".join(f"CAST(NULL AS {kind}) AS {_quoted(name)}" for name, kind in types.items())
             self._connection.execute(f"CREATE VIEW downloads AS SELECT {columns} WHERE false")
-        self._explain("main.downloads", _MEANINGS["downloads"])
+            self._meanings["main", "downloads"] = _MEANINGS["downloads"]
 
-    def _add_files(self, view: str, select: str, files: Sequence[str], options: str = "") -> None:
+    def explain(self) -> None:
+        """Say what views and columns mean, as comments that DuckDB shows."""
+        tables = "SELECT schema_name, view_name, 'VIEW' FROM duckdb_views() WHERE NOT internal UNION ALL "
+        tables += "SELECT schema_name, table_name, 'TABLE' FROM duckdb_tables() WHERE NOT internal"
+        for schema, view, kind in self._connection.execute(tables).fetchall():
+            self._connection.execute(f"COMMENT ON {kind} {_quoted(schema, view)} IS {_text(VIEWS[view])}")
+        columns = "SELECT schema_name, table_name, column_name FROM duckdb_columns() WHERE NOT internal"
+        for schema, view, column in self._connection.execute(columns).fetchall():
+            meaning = self._meanings[schema, view].get(column)
+            if meaning:
+                self._connection.execute(f"COMMENT ON COLUMN {_quoted(schema, view, column)} IS {_text(meaning)}")
+
+    def _add_files(self, schema: str, view: str, select: str, files: Sequence[str], options: str = "") -> None:
         self.files += files
         listed = ", ".join(_text(file) for file in files)
-        self._connection.execute(f"CREATE VIEW {_quoted(view)} AS {select} read_parquet([{listed}]{options})")
+        self._connection.execute(f"CREATE VIEW {_quoted(schema, view)} AS {select} read_parquet([{listed}]{options})")
+        self._meanings[schema, view] = _MEANINGS.get(view, {})
 
-    def _add_rows(self, name: str, entries: Sequence[Any]) -> None:
-        """A table of the manifest's entries, which are pydantic models of one class; lists keep their order."""
-        numbered = [{"number": n} | entry.model_dump() for n, entry in enumerate(entries)]
-        kind = name.rsplit(".", 1)[1]
-        types = {"number": "INTEGER"} | _ENTRY_TYPES[kind]
-        columns = ", ".join(f"{_quoted(column)} {sql_type}" for column, sql_type in types.items())
-        self._connection.execute(f"CREATE TABLE {_quoted(name)} ({columns})")
-        marks = ", ".join("?" * len(types))
-        self._insert(f"INSERT INTO {_quoted(name)} VALUES ({marks})", [[row[t] for t in types] for row in numbered])
-        self._explain(name, _MEANINGS.get(kind, {}))
-
-    def _insert(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        if rows:
-            self._connection.executemany(statement, rows)
-
-    def _explain(self, name: str, meanings: dict[str, str]) -> None:
-        """What a view and its columns mean, as comments that DuckDB shows."""
-        schema, view = name.split(".")
-        kind = "VIEW" if view in ("samples", "curated", "downloads") else "TABLE"
-        self._connection.execute(f"COMMENT ON {kind} {_quoted(name)} IS {_text(VIEWS[view])}")
-        there = self._connection.execute(
-            "SELECT column_name FROM duckdb_columns() WHERE schema_name = ? AND table_name = ?", [schema, view]
-        ).fetchall()
-        for (column,) in there:
-            if column in meanings:
-                self._connection.execute(
-                    f"COMMENT ON COLUMN {_quoted(name)}.{_quoted(column, whole=True)} IS {_text(meanings[column])}"
-                )
-
-
-_ENTRY_TYPES = {
-    "funnel": {"step": "VARCHAR", "kind": "VARCHAR", "rows_in": "BIGINT", "rows_out": "BIGINT", "reason": "VARCHAR"},
-    "shards": {
-        "tar": "VARCHAR",
-        "parquet": "VARCHAR",
-        "rows": "BIGINT",
-        "tar_bytes": "BIGINT",
-        "parquet_bytes": "BIGINT",
-        "tar_sha256": "VARCHAR",
-        "parquet_sha256": "VARCHAR",
-        "holdout": "BOOLEAN",
-    },
-    "columns": {"name": "VARCHAR", "type": "VARCHAR", "meaning": "VARCHAR", "step": "VARCHAR"},
-}
+    def _add_table(self, schema: str, view: str, rows: list[dict[str, Any]]) -> None:
+        """Rows of records as a table in memory, in their order."""
+        self._connection.register("arrived", pa.Table.from_pylist(rows, schema=_TABLES[view]))
+        self._connection.execute(f"CREATE TABLE {_quoted(schema, view)} AS FROM arrived")
+        self._connection.unregister("arrived")
+        self._meanings[schema, view] = _MEANINGS.get(view, {})
 
 
 def ledger_files(store: Store, chosen: Chosen) -> list[str]:
@@ -176,15 +168,9 @@ def _ledgers(store: Store, parts: Iterable[str], fingerprints: Sequence[str]) ->
     return list(found)
 
 
-def _sql_type(kind: pa.DataType) -> str:
-    names = {pa.string(): "VARCHAR", pa.int16(): "SMALLINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT"}
-    return names.get(kind, "DOUBLE")
-
-
-def _quoted(name: str, *, whole: bool = False) -> str:
-    """A quoted identifier; dots separate schema and name unless it is one `whole` name."""
-    pieces = [name] if whole else name.split(".")
-    return ".".join('"' + piece.replace('"', '""') + '"' for piece in pieces)
+def _quoted(*names: str) -> str:
+    """A quoted identifier, qualified where there are several names."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
 def _text(value: str) -> str:

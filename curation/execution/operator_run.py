@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.execution.streaming import Chunk, gather
+from curation.fetch.ledger import LEDGER
 from curation.operator import OK, Batch, Failure, Operator, Output
 from curation.part_rows import OperatorRows, PartRows, read_pictures
 from curation.stage import OperatorStep
@@ -197,7 +198,7 @@ class OperatorRun:
             return True
         table = self._dense()
         locations, tars = self._pictures.finish(old) if self._pictures else (None, ())
-        ledgers = (put_table(self._rows.store, pa.Table.from_pylist(self._ledger)),) if self._ledger else ()
+        ledgers = (put_table(self._rows.store, pa.Table.from_pylist(self._ledger, schema=LEDGER)),) if self._ledger else ()
         sidecar = Sidecar(
             self._rows.name,
             self.step.name,

@@ -13,9 +13,8 @@ from fractions import Fraction
 from PIL import Image
 
 from curation.fetch.strip_metadata import Bare, BrokenStructure, orientation, without_metadata
-from schemas.pixels import FORMATS, MOST_PIXELS, DecodeError, on_white, open_picture, require_within_limits
+from schemas.pixels import FORMATS, MOST_PIXELS, on_white, open_picture, require_within_limits
 
-PictureError = DecodeError  # what `to_stored` raises: a sentence, and `status`, a short class of failure
 JPEG_QUALITY = 95
 _FETCHED_FORMATS = (*FORMATS, "GIF", "AVIF")
 _TURNS = {
@@ -43,7 +42,7 @@ class Stored:
 def to_stored(fetched: bytes, *, longest_side_px: int | None = None, shortest_side_px: int | None = None) -> Stored:
     """The stored form of fetched bytes, shrunk where a side is longer than asked for, never enlarged.
 
-    Raises PictureError with status `not_an_image`, `decode_error` or `too_many_pixels`.
+    Raises schemas.pixels.DecodeError with status `not_an_image`, `decode_error` or `too_many_pixels`.
     """
     bare = _bare(fetched)
     if bare is None:

@@ -16,7 +16,7 @@ from curation.fetch.ledger import ledger_line
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.outcomes import PASSING, Fetched
 from curation.fetch.policy import USER_AGENT, FetchPolicy, HostPolicy
-from curation.fetch.to_stored import PictureError, to_stored
+from curation.fetch.to_stored import to_stored
 from curation.operator import OK, Batch, Failure, Operator, Output, Resources, setting
 from schemas.columns import (
     HTTP_STATUS,
@@ -29,6 +29,7 @@ from schemas.columns import (
     URL,
     Column,
 )
+from schemas.pixels import DecodeError
 
 SHA256_MISMATCH = "sha256_mismatch"
 _GROUP_ROWS = 64  # completed rows that go on together
@@ -143,7 +144,7 @@ class Download(Operator):
         """The stored picture of fetched bytes, its columns put into `values`; or why there is none."""
         try:
             stored = to_stored(body, longest_side_px=self.longest_side_px, shortest_side_px=self.shortest_side_px)
-        except PictureError as error:
+        except DecodeError as error:
             return Failure(error.status, str(error)), None
         values[STORED_SHA256.name] = hashlib.sha256(stored.bytes).hexdigest()
         values[ORIGINAL_WIDTH_PX.name] = stored.original_width_px

@@ -46,7 +46,7 @@ class Language(Operator):
                 languages.append(None)
                 scores.append(None)
                 continue
-            ((score, label),) = opened.predict(text, 1, 0.0, "strict")
+            (label,), (score,) = opened.predict(text)
             languages.append(label.removeprefix("__label__"))
             scores.append(min(float(score), 1.0))
         return Output({c.LANGUAGE.name: languages, c.LANGUAGE_SCORE.name: scores})

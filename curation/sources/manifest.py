@@ -118,7 +118,7 @@ def open_manifest(
     leave_out = _embeddings(found[0])
     table = open_table(found, {**asked, _KEY: "key"}, limit, where, lenient=True, leave_out=leave_out)
     used = files_for(limit, (shard.entry.rows for shard in shards))
-    return ManifestSource(tuple(shards[:used]), labels(found)[:used], table)
+    return ManifestSource(tuple(shards[:used]), labels([shard.tar for shard in shards])[:used], table)
 
 
 def _shards(path: str, where: str) -> list[Shard]:

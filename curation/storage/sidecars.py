@@ -1,7 +1,7 @@
 """Sidecars: the columns that one operator added to the rows of one part, in generations that only grow.
 
-A sidecar is dense: one row for every row of its part. `computed` is false, and the values are NULL, where the row was
-not alive when the operator ran, or where a failure may pass. `<operator>_status` is NULL where nothing was tried.
+A sidecar is dense: one row for every row of its part. `_computed` is false, and the values are NULL, where the row was
+not alive when the operator ran, or where a failure may pass. `_status` is NULL where nothing was tried.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from curation.storage.store import FileRef, Store
 from curation.storage.tables import put_table, read_table
 from schemas.columns import Column
 
-COMPUTED, STATUS, ERROR = "computed", "status", "error"
+COMPUTED, STATUS, ERROR = "_computed", "_status", "_error"  # an operator may add columns of the plain names
 LOCATIONS = pa.schema([("row", pa.int32()), ("tar", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
 
 

@@ -1,0 +1,80 @@
+"""How much a question may take: time by interrupt, memory by DuckDB's own limit and, for what escapes it, the kernel's.
+
+DuckDB counts the memory of its tables, not that of a single value: `repeat('a', 2000000000)` took 4 GB under a limit of
+0.5 GB. So the process's address space is capped too, for as long as the question is answered.
+"""
+
+import contextlib
+import resource
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from schemas.errors import InputError
+
+_HEADROOM_BYTES = 1 << 30  # code, buffers and threads beside DuckDB's own memory
+_GB = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a question may take; `shown_rows` is how many rows a table on the terminal has at most."""
+
+    time_s: float = 300.0
+    memory_gb: float = 4.0
+    shown_rows: int = 100
+
+
+@contextlib.contextmanager
+def within(limits: Limits, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Answer a question within its limits; DuckDB's errors become sentences. Raises InputError."""
+    stopped = threading.Event()
+
+    def stop() -> None:
+        stopped.set()
+        connection.interrupt()
+
+    timer = threading.Timer(limits.time_s, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        with _address_space(limits):
+            yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise _said(error, limits, stopped.is_set()) from error
+    finally:
+        timer.cancel()
+
+
+def _said(error: Exception, limits: Limits, stopped: bool) -> Exception:
+    """The error as a sentence; one that is not DuckDB's is handed on as it is."""
+    if stopped:
+        return InputError(f"sql: stopped after {limits.time_s:g} s; ask for less, or allow more time")
+    if isinstance(error, duckdb.OutOfMemoryException | MemoryError):
+        return InputError(
+            f"sql: the question needs more than {limits.memory_gb:g} GB of memory; ask for fewer rows or groups"
+        )
+    return InputError(f"sql: {error}") if isinstance(error, duckdb.Error) else error
+
+
+@contextlib.contextmanager
+def _address_space(limits: Limits) -> Iterator[None]:
+    """Cap what the process may map from here on; without /proc (not Linux) DuckDB's own limit is all there is."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = pages * resource.getpagesize() + int(limits.memory_gb * _GB) + _HEADROOM_BYTES
+    ceiling = min((limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY), default=wanted)
+    resource.setrlimit(resource.RLIMIT_AS, (min(wanted, ceiling), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,0 +1,119 @@
+"""What pipelines/training/*.yaml may say: today the contrastive task."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_MOST_WARMUP_STEPS = 500
+_BESIDE = {"name", "model", "device", "workers", "cache_gb", "threads", "save_every", "output", "evaluate"}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainingSet(_Frozen):
+    """A curated set to train on. Rows held out are left out."""
+
+    set: str = Field(description="folder of a curated set, one version of it (folder@version), or a glob of folders")
+    weight: Weight = Field(1.0, description="its share of the samples, against the other entries' weights")
+    captions: Mapping[str, Weight] = Field(
+        default_factory=dict, description="text columns and how often each is taken; else the shards' own caption"
+    )
+
+    @field_validator("captions", mode="before")
+    @classmethod
+    def _one_column(cls, value: Any) -> Any:
+        return {value: 1.0} if isinstance(value, str) else value
+
+
+class ZeroShot(_Frozen):
+    """Zero-shot classification of labelled pictures; its scores stand under its name."""
+
+    name: str = Field("zeroshot", pattern=r"^[a-z0-9_-]+$", description="names the scores")
+    folder: str | None = Field(None, description="a folder with one sub-folder of pictures per class")
+    table: str | None = Field(None, description="a CSV with the columns file (relative to it) and label")
+    classes: tuple[str, ...] | str | None = Field(
+        None, description="names of the classes in the order of their sorted labels, or a text file with one a line"
+    )
+    templates: tuple[str, ...] | str = Field(
+        "a photo of a {}.", description="sentences with {} where the class's name stands, or a text file of them"
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "ZeroShot":
+        if (self.folder is None) == (self.table is None):
+            raise ValueError("name the pictures by either folder or table")
+        return self
+
+
+class Evaluation(_Frozen):
+    """One evaluation of the trained model, named by its kind."""
+
+    zeroshot: ZeroShot
+
+
+class TrainingSpec(_Frozen):
+    """A contrastive training: two towers, one data mixture, one schedule. Paths are relative to the working folder."""
+
+    name: str = Field(pattern=r"^[a-z0-9_-]+$", description="names the run")
+    task: Literal["contrastive"] = Field(description="what is trained")
+    data: tuple[TrainingSet, ...] = Field(min_length=1, description="curated sets, mixed by weight")
+    model: str = Field(description="open_clip's name of a model, or a path to a model JSON")
+    pretrained: str | None = Field(None, description="open_clip's tag of weights to start from, or a model's folder")
+    loss: Literal["clip", "siglip"] = Field("clip", description="clip (InfoNCE) or siglip (pairwise sigmoid)")
+    batch_size: int = Field(ge=2, description="pairs per step")
+    samples: int = Field(ge=1, description="pairs seen in all; the last step is a full batch too")
+    lr: Annotated[float, Field(gt=0, le=1)] = Field(5e-4, description="highest learning rate; cosine to zero")
+    warmup_steps: int | None = Field(None, ge=0, description="linear; by default a tenth of all, 500 at most")
+    weight_decay: float = Field(0.2, ge=0, le=10, description="of AdamW, on weights of two dimensions or more")
+    beta2: float = Field(0.98, gt=0, lt=1, description="of AdamW; 0.95 for batches of 32k and more")
+    grad_clip: float = Field(1.0, gt=0, description="longest gradient that a step takes")
+    loss_chunk: int | None = Field(None, ge=1, description="rows of logits at once; saves memory, costs some time")
+    shuffle_rows: int = Field(10_000, ge=1, description="shards are read together until they have so many rows")
+    seed: int = Field(0, ge=0, lt=2**31, description="of weights, order and captions")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 autocast on a GPU, fp32 on a CPU")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
+    workers: int = Field(2, ge=1, le=256, description="threads that decode pictures; never changes a result")
+    cache_gb: float = Field(1.0, ge=0, description="memory for decoded pictures; never changes a result")
+    threads: int | None = Field(None, ge=1, description="of torch on a CPU; by default as many as there are cores")
+    save_every: int = Field(1000, ge=1, description="steps between checkpoints; never changes a result")
+    output: str | None = Field(None, description="the run's folder; by default data/training/<name>")
+    evaluate: tuple[Evaluation, ...] = Field((), description="what the trained model is measured by")
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _known_task(cls, value: Any) -> Any:
+        if value == "generative":
+            raise ValueError("task: generative cannot be trained by this version; it trains `contrastive`")
+        return value
+
+    @model_validator(mode="after")
+    def _warmup_within(self) -> "TrainingSpec":
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup_steps is {self.warmup}, but samples / batch_size makes {self.steps} steps in all")
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Steps in all: enough full batches for `samples`."""
+        return math.ceil(self.samples / self.batch_size)
+
+    @property
+    def warmup(self) -> int:
+        """Steps of linear warm-up."""
+        return min(_MOST_WARMUP_STEPS, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return Path(self.output or f"data/training/{self.name}")
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the trained weights, but for the model's configuration and the versions of the data."""
+        entries = [{"weight": entry.weight, "captions": dict(entry.captions)} for entry in self.data]
+        return self.model_dump(mode="json", exclude=_BESIDE) | {"data": entries}

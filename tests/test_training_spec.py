@@ -1,0 +1,108 @@
+"""What a training specification may say, and the sentences for what it may not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.errors import SpecError
+from schemas.reading import read_yaml
+from schemas.training import TrainingSpec
+
+SMALLEST: dict[str, Any] = {
+    "name": "small", "task": "contrastive", "data": [{"set": "data/demo/curated/demo"}], "model": "ViT-B-32",
+    "batch_size": 128, "samples": 51_200,
+}  # fmt: skip
+
+
+def spec(**changes: Any) -> TrainingSpec:
+    return TrainingSpec.model_validate(SMALLEST | changes)
+
+
+def test_the_demos_specification_is_read() -> None:
+    pipelines = Path(__file__).parent.parent / "pipelines"
+    read = read_yaml(pipelines / "training" / "demo_clip.yaml", TrainingSpec).spec
+    assert (read.name, read.task, read.loss) == ("demo_clip", "contrastive", "clip")
+    assert (pipelines.parent / read.model).is_file()
+
+
+def test_the_specification_of_the_documents_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text(
+        "name: demo_clip\ntask: contrastive\nmodel: ViT-B-32\nloss: clip\nbatch_size: 4096\nsamples: 12_800_000\n"
+        "data:\n  - {set: data/demo/curated/demo, weight: 1.0, captions: {caption: 0.3, vlm_caption: 0.7}}\n"
+        "lr: 1e-3\n"
+    )
+    read = read_yaml(path, TrainingSpec).spec
+    assert (read.steps, read.warmup, read.lr) == (3125, 312, 1e-3)
+    assert read.data[0].captions == {"caption": 0.3, "vlm_caption": 0.7}
+    assert read.folder == Path("data/training/demo_clip")
+
+
+def test_steps_are_enough_for_all_samples() -> None:
+    assert spec(samples=129).steps == 2
+    assert spec(samples=128).steps == 1
+
+
+def test_warm_up_is_a_tenth_and_500_steps_at_most_unless_said() -> None:
+    assert spec().warmup == 40
+    assert spec(samples=128_000_000).warmup == 500
+    assert spec(warmup_steps=0).warmup == 0
+
+
+def test_one_caption_column_may_be_named_by_itself() -> None:
+    assert spec(data=[{"set": "a", "captions": "alt"}]).data[0].captions == {"alt": 1.0}
+
+
+def test_what_never_changes_a_result_is_no_part_of_the_identity() -> None:
+    beside = {
+        "name": "other", "workers": 7, "cache_gb": 0, "threads": 1, "save_every": 5, "output": "x", "device": "cpu",
+        "data": [{"set": "elsewhere"}],
+    }  # fmt: skip
+    assert spec(**beside).identity() == spec().identity()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"lr": 1e-3}, {"seed": 1}, {"batch_size": 64}, {"samples": 1280}, {"loss": "siglip"}, {"warmup_steps": 3},
+     {"shuffle_rows": 5}, {"weight_decay": 0.0}, {"beta2": 0.9}, {"precision": "bf16"}, {"pretrained": "openai"},
+     {"data": [{"set": "a", "captions": "alt"}]}, {"data": [{"set": "a"}, {"set": "b"}]}],
+)  # fmt: skip
+def test_what_changes_a_result_changes_the_identity(change: dict[str, Any]) -> None:
+    assert spec(**change).identity() != spec().identity()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"task": "generative"}, "task: generative cannot be trained by this version; it trains `contrastive`"),
+        ({"task": "classify"}, "task: Input should be 'contrastive'"),
+        ({"batchsize": 4}, "there is no 'batchsize'; did you mean 'batch_size'"),
+        ({"data": []}, "data: .*at least 1 item"),
+        ({"data": [{"set": "a", "wieght": 2}]}, r"data\[0\]\.wieght: there is no 'wieght'; did you mean 'weight'"),
+        ({"data": [{"set": "a", "weight": 0}]}, r"data\[0\]\.weight: .*greater than 0"),
+        ({"batch_size": 1}, "batch_size: .*greater than or equal to 2"),
+        ({"samples": 0}, "samples: "),
+        ({"loss": "triplet"}, "loss: Input should be 'clip' or 'siglip'"),
+        ({"warmup_steps": 400}, "warmup_steps is 400, but samples / batch_size makes 400 steps in all"),
+        ({"name": "Demo CLIP"}, "name: "),
+        ({"evaluate": [{"retrieval": {}}]}, r"evaluate\[0\]\.retrieval: there is no 'retrieval'.*zeroshot"),
+        ({"evaluate": [{"zeroshot": {}}]}, "name the pictures by either folder or table"),
+        ({"evaluate": [{"zeroshot": {"folder": "a", "table": "b"}}]}, "name the pictures by either folder or table"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place_and_what_is_allowed(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    import yaml
+
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(SMALLEST | change))
+    with pytest.raises(SpecError, match=words):
+        read_yaml(path, TrainingSpec)
+
+
+def test_a_specification_is_not_changed_after_it_was_read() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        spec().lr = 1.0  # type: ignore[misc]

@@ -1,0 +1,132 @@
+"""The rows of one curated set in the order of training, read strictly: digests, lengths and keys are checked."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from schemas.errors import InputError, RunError
+from schemas.manifest import Manifest, ShardEntry, find_manifests, newest_version, read_manifest
+from schemas.shard import Sample, read_shard
+from schemas.training import TrainingSet
+from training.order import order_from
+
+_STORED = ""  # the name of the shard's own caption among a row's captions
+
+
+@dataclass(frozen=True)
+class Row:
+    """A pair: its key, its captions by column, and its picture as stored, or decoded as uint8 pixels_HWC."""
+
+    key: str
+    captions: Mapping[str, str]
+    picture: bytes | np.ndarray | None
+
+
+@dataclass
+class Cache:
+    """Decoded shards, as many as fit; `room_bytes` is what is left."""
+
+    room_bytes: int
+    picture_bytes: int
+    decode_all: Callable[[Sequence[bytes | None]], list[np.ndarray | None]]
+    shards: dict[Path, list[Row]] = field(default_factory=dict)
+
+    def offer(self, path: Path, rows: list[Row]) -> list[Row]:
+        """The rows, decoded and kept if there is room for them."""
+        needed = len(rows) * self.picture_bytes
+        if needed > self.room_bytes:
+            return rows
+        pictures = self.decode_all([row.picture if isinstance(row.picture, bytes) else None for row in rows])
+        self.room_bytes -= needed
+        self.shards[path] = [replace(row, picture=picture) for row, picture in zip(rows, pictures, strict=True)]
+        return self.shards[path]
+
+
+class CuratedSet:
+    """One version of a curated set, without the rows held out."""
+
+    def __init__(self, manifest: Path, captions: Mapping[str, float], weight: float = 1.0) -> None:
+        self.path = manifest
+        self.manifest: Manifest = read_manifest(manifest)
+        self.shards: tuple[ShardEntry, ...] = tuple(s for s in self.manifest.training_shards if s.rows)
+        self.weight = weight
+        self.captions = captions
+        self._checked: set[Path] = set()
+        self._refuse_unfit()
+
+    @property
+    def rows(self) -> int:
+        """Rows to train on."""
+        return sum(shard.rows for shard in self.shards)
+
+    def from_row(self, start: int, shuffle_rows: int, seed: Sequence[int], cache: Cache) -> Iterator[tuple[Row, str]]:
+        """(row, its caption in that epoch) without end, after `start` rows have been seen."""
+        counts = [shard.rows for shard in self.shards]
+        for epoch, group, positions in order_from(counts, shuffle_rows, seed, start):
+            rows = [row for number in group for row in self._read(self.shards[number], cache)]
+            for position in positions:
+                row = rows[position]
+                yield row, self._caption(row, f"{seed[0]}:{epoch}:{row.key}")
+
+    def _read(self, shard: ShardEntry, cache: Cache) -> list[Row]:
+        """The rows of a shard; its digest is checked the first time. Raises RunError."""
+        path = self.path.parent / str(shard.tar)
+        if path in cache.shards:
+            return cache.shards[path]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise RunError(
+                f"{path}: cannot be read: {error.strerror}; `pairmill verify` says what is missing"
+            ) from error
+        if path not in self._checked and hashlib.sha256(data).hexdigest() != shard.tar_sha256:
+            raise RunError(f"{path}: is not the file that {self.path} names (another SHA-256); run the curation again")
+        self._checked.add(path)
+        rows = [self._row(sample) for sample in read_shard(path, io.BytesIO(data))]
+        if len(rows) != shard.rows:
+            raise RunError(f"{path}: has {len(rows):,} samples, {self.path} names {shard.rows:,}")
+        return cache.offer(path, rows)
+
+    def _row(self, sample: Sample) -> Row:
+        captions = {}
+        if self.captions:
+            columns = json.loads(sample.members.get("json", b"{}"))
+            captions = {c: columns[c] for c in self.captions if isinstance(columns.get(c), str) and columns[c]}
+        return Row(sample.key, captions or {_STORED: sample.caption}, sample.picture)
+
+    def _caption(self, row: Row, draw: str) -> str:
+        """One of the row's captions by weight; the same for the same draw."""
+        names = list(row.captions)
+        if len(names) == 1:
+            return row.captions[names[0]]
+        limits = np.cumsum([self.captions[name] for name in names])
+        point = int.from_bytes(hashlib.sha256(draw.encode()).digest()[:6]) / 2**48 * limits[-1]
+        return row.captions[names[int(np.searchsorted(limits, point, side="right"))]]
+
+    def _refuse_unfit(self) -> None:
+        name = f"data set {self.path}"
+        if any(shard.tar is None for shard in self.shards):
+            raise InputError(f"{name}: has no pictures (shards.format is parquet); curate it with format: webdataset")
+        if not self.rows:
+            raise InputError(f"{name}: has no rows to train on")
+        columns = [column.name for column in self.manifest.columns]
+        missing = [column for column in self.captions if column not in columns]
+        if missing:
+            raise InputError(f"{name}: has no column {missing[0]!r} for captions; it has: {', '.join(columns)}")
+
+
+def open_sets(entries: Sequence[TrainingSet]) -> list[CuratedSet]:
+    """The sets that the entries name; sets of one glob share its weight by their rows. Raises InputError."""
+    sets = []
+    for entry in entries:
+        found = [CuratedSet(newest_version(path), entry.captions) for path in find_manifests(entry.set)]
+        rows = sum(one.rows for one in found)
+        for one in found:
+            one.weight = entry.weight * one.rows / rows
+        sets += found
+    return sets
