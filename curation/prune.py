@@ -25,7 +25,13 @@ from curation.versions import read_runs, read_tags
 from schemas.manifest import Manifest, read_manifest
 
 GRACE_S = 3600.0  # a worker that outlived its run may still be about to commit what it wrote
-_MADE_BY_PLAN = ("stage-*.json", "samples.json", "shard-*.json", "holdout-*.json")  # not a user's decisions
+_MADE_BY_PLAN = (
+    "stage-*.json",
+    "samples.json",
+    "ledgers.json",
+    "shard-*.json",
+    "holdout-*.json",
+)  # not a user's decisions
 _REFERRING = ("pool", "captures", "snapshots", "commits", "crashes", "plans")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.materialise import WrittenShard
+from curation.part_rows import PartRows
 from curation.run import Run
 from curation.samples import sample_columns, write_samples
 from curation.stage import OperatorStep, Plan
@@ -54,6 +55,7 @@ def publish(
     with store.new_file(".json") as file:
         file.path.write_bytes(text)
     store.link(store.path(file.ref.name), path)
+    _put_ledgers(store, run)
     store.put(
         layout.finished(number), {"name": spec.name, "version": version, "plan": run.plan.name, "at": time.time()}
     )
@@ -70,6 +72,21 @@ def _samples(store: Store, run: Run) -> list[tuple[FileRef, int]]:
         store.put(name, [[ref.record(), rows] for ref, rows in files])
         record = store.get(name)
     return [(FileRef(**ref), rows) for ref, rows in record]
+
+
+def _put_ledgers(store: Store, run: Run) -> None:
+    """Record where it is noted how the plan's pictures were fetched: what differs from run to run is in no manifest."""
+    name = layout.plan(run.plan.name, "ledgers")
+    if store.get(name) is not None:
+        return
+    fetchers = [step for step in run.plan.steps if isinstance(step, OperatorStep) and step.brings_pictures]
+    found: set[str] = set()
+    for member in run.snapshot.parts if fetchers else ():
+        rows = PartRows(store, run.plan, member, run.fates.marks.get(member.part.name))
+        for step in fetchers:
+            sidecar = rows.operator(step.index).sidecar
+            found |= {ref.name for ref in (sidecar.ledgers if sidecar else ())}
+    store.put(name, sorted(found))
 
 
 def _columns(plan: Plan) -> list[dict[str, str]]:

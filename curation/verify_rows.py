@@ -87,7 +87,6 @@ def _check_totals(manifest: Manifest, counts: Counts, errors: list[str]) -> None
         errors.append(f"samples: {total:,} rows have a fate, the manifest says the pool has {manifest.pool:,}")
     for what, rows in (
         ("samples", counts.get(("curated", ""), 0)),
-        ("shards", sum(shard.rows for shard in manifest.shards)),
         ("funnel", manifest.funnel[-1].rows_out if manifest.funnel else manifest.rows),
     ):
         if rows != manifest.rows:

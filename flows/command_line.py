@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from flows.commands import asking, background, planning, running, teaching
+from flows.commands import asking, background, demonstrating, planning, running, teaching
 from schemas.errors import PairmillError
 
 _ENVIRONMENT = {
@@ -71,7 +71,7 @@ def cli() -> None:
     """Curate image-text pairs by a specification, ask about them, and train on them."""
 
 
-for _verb in (*running.VERBS, *planning.VERBS, *background.VERBS, *asking.VERBS, *teaching.VERBS):
+for _verb in (*demonstrating.VERBS, *running.VERBS, *planning.VERBS, *background.VERBS, *asking.VERBS, *teaching.VERBS):
     cli.add_command(_verb)
 
 

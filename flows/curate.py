@@ -61,7 +61,11 @@ def curate_flow(
     if (handed_over := _session.get()) is not None:
         return str(_stages(handed_over).manifest)
     request = Request(spec, store, limit, tuple(overrides), ray_address=ray_address)
-    with contextlib.chdir(folder or "."), Session.open(request, Progress()) as session:
+    with (
+        contextlib.chdir(folder or "."),
+        contextlib.closing(Progress()) as progress,
+        Session.open(request, progress) as session,
+    ):
         session.services.wants_prefect = False  # this flow run has it already
         session.begin()
         token = _session.set(session)

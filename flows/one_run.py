@@ -7,8 +7,10 @@ Neither Ray nor Prefect is started for what needs no worker: a changed threshold
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -66,11 +68,12 @@ class Session:
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
-    def open(cls, request: Request, progress: Progress) -> "Session":
+    def open(cls, request: Request, progress: Progress, services: Services | None = None) -> "Session":
         """Check the specification, then take the store. Raises InputError."""
         job = request.open_job(progress)
-        services = Services(job.store_path, request.ray_address)
-        session = cls(request, job, progress, services)
+        session = cls(request, job, progress, services or Services(job.store_path, request.ray_address))
+        if services is None:
+            session._opened.callback(session.services.close)
         # Runs share the store; `prune` wants it for itself.
         session._opened.enter_context(Store.open(job.store_path).lock())
         progress.views.append(StatusFile(job.store_path))
@@ -83,10 +86,6 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with _unhurried(kind):
-            self.progress.close()
-            if self._executor is not None:
-                self._executor.close()
-            self.services.close()
             self._opened.close()
 
     def begin(self) -> bool:
@@ -107,6 +106,7 @@ class Session:
                 self.services.begin()
                 self.services.ray()
                 self._executor = _on_ray(self.job)
+            self._opened.callback(self._executor.close)
         return self._executor
 
     def next_stage(self) -> str | None:
@@ -138,9 +138,22 @@ class Session:
             raise
 
 
-def run(request: Request, views: Sequence[View] = (), warn: Callable[[str], None] = print) -> Result:
-    """Run a specification to its end. Raises PairmillError; interrupted, it leaves nothing running."""
-    with Session.open(request, Progress(views)) as session:
+def warn_on_stderr(sentence: str) -> None:
+    """Say what a run goes on without."""
+    print(f"warning: {sentence}", file=sys.stderr, flush=True)
+
+
+def run(
+    request: Request,
+    views: Sequence[View] = (),
+    warn: Callable[[str], None] = warn_on_stderr,
+    services: Services | None = None,
+) -> Result:
+    """Run a specification to its end. Raises PairmillError; interrupted, it leaves nothing running.
+
+    `services` are those of several runs, one after the other, which whoever made them closes.
+    """
+    with closing(Progress(views)) as progress, Session.open(request, progress, services) as session:
         if session.begin() and request.executor == "ray":
             session.progress.doing("starts workers")
             session.services.begin()

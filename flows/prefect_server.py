@@ -23,8 +23,8 @@ from schemas.errors import RunError
 _START_TIMEOUT_S = 90
 _STOP_TIMEOUT_S = 10
 
-# The server ends with its parent, however that ends: then the pipe that is its standard input is closed.
-_WATCHED = """
+# Such a process ends with its parent, however that ends: then the pipe that is its standard input is closed.
+WATCHED = """
 import os, sys, threading
 def watch():
     sys.stdin.buffer.read()
@@ -84,17 +84,18 @@ class PrefectServer:
 
     @property
     def url(self) -> str:
-        """What PREFECT_API_URL must say."""
+        """What PREFECT_API_URL must say once it answers."""
         return f"http://127.0.0.1:{self._port}/api"
 
-    def wait(self) -> None:
-        """Return when it answers. Raises RunError where it does not start."""
+    def wait(self) -> str:
+        """Its address, when it answers. Raises RunError where it does not start."""
         end = time.monotonic() + _START_TIMEOUT_S
         while not answers(self.url, 1):
             if self._process.poll() is not None or time.monotonic() > end:
                 self.stop()
                 raise RunError(f"the Prefect server did not start; its log is {self._log}")
             time.sleep(0.05)
+        return self.url
 
     def stop(self) -> None:
         """Stop it."""
@@ -107,7 +108,7 @@ class PrefectServer:
         env |= {"PREFECT_HOME": str(folder), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING", "DO_NOT_TRACK": "1"}
         env |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_UI_API_URL": self.url}
         return subprocess.Popen(
-            [sys.executable, "-c", _SERVE if background else _WATCHED + _SERVE, str(self._port)],
+            [sys.executable, "-c", _SERVE if background else WATCHED + _SERVE, str(self._port)],
             stdin=subprocess.DEVNULL if background else subprocess.PIPE,
             stdout=log,
             stderr=log,

@@ -1,45 +1,35 @@
 """Ray: a local one that ends with this process, one in the background, or somebody's cluster."""
 
 import contextlib
-import logging
 import os
 import secrets
 import socket
 import subprocess
 import sys
-import tempfile
-import time
 import uuid
 from pathlib import Path
 from typing import Any
 
-from flows.home import free_port, home
-from flows.prefect_server import stop_process
+from flows.home import home
+from flows.prefect_server import WATCHED, stop_process
 from schemas.errors import InputError, RunError
 
-_START_TIMEOUT_S = 90
-
-
-def quiet() -> None:
-    """Let Ray log errors only: what matters of the rest is said by us."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-
-
-def start_local() -> None:
-    """Start Ray on this machine; `shut_down` or the end of this process stops it. Raises RunError."""
-    import ray
-
-    for last in (False, True):
-        try:
-            # Without "local" Ray would look for a cluster that ran here before, and wait for it for minutes.
-            ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-            return
-        except (RuntimeError, OSError) as error:  # on a busy machine its processes miss their own deadlines
-            ray.shutdown()
-            if last:
-                raise RunError(
-                    f"Ray did not start: {_first_line(error)}; try again, or run with --executor in-process"
-                ) from error
+# Two attempts: on a busy machine Ray's processes miss their own deadlines.
+_OWN = """
+import signal, sys, threading
+import ray
+def start():
+    ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+try:
+    start()
+except Exception as error:
+    print(error, file=sys.stderr)
+    ray.shutdown()
+    start()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print(ray.get_runtime_context().gcs_address, flush=True)
+threading.Event().wait()
+"""
 
 
 def connect(address: str, store: Path, *, ours: bool) -> None:
@@ -135,47 +125,41 @@ def token_environment() -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
 
 
-def forget_address(address: str) -> None:
-    """Take away the note that `ray start` left for other programs, if it is about a head of ours."""
-    note = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"
-    with contextlib.suppress(OSError):
-        if note.read_text().strip().rpartition(":")[2] == address.rpartition(":")[2]:
-            note.unlink()
+class LocalRay:
+    """Ray on this machine, owned by a process of its own.
 
+    This process never starts Ray's daemons itself: that forks, and after Arrow and DuckDB have worked, the fork of a
+    process with their threads crashes. Ray's daemons end with their owner, and the owner, unless it runs in the
+    background, with us.
+    """
 
-class RayHead:
-    """A Ray head in the background."""
-
-    def __init__(self) -> None:
-        self._log = home() / "ray.log"
-        port = free_port()
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
-        command += ["--include-dashboard=false", "--disable-usage-stats"]
-        with open(self._log, "wb") as log:
+    def __init__(self, *, background: bool = False) -> None:
+        log_path = home() / "ray.log"
+        with open(log_path, "ab") as log:
             self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
+                [sys.executable, "-c", _OWN if background else WATCHED + _OWN],
+                stdin=subprocess.DEVNULL if background else subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=log,
                 env=os.environ | token_environment() | {"RAY_USAGE_STATS_ENABLED": "0"},
-                cwd=home(),
-                start_new_session=True,
+                start_new_session=True,  # Ctrl-C is ours to handle
             )
-        self.address = f"127.0.0.1:{port}"
+        self._log = log_path
+        self.address: str | None = None  # once it takes drivers
 
     @property
     def pid(self) -> int:
-        """The number of its process."""
+        """The number of the owner's process."""
         return self._process.pid
 
-    def wait(self) -> None:
-        """Return when it takes drivers. Raises RunError where it does not start."""
-        end = time.monotonic() + _START_TIMEOUT_S
-        while b"Ray runtime started" not in self._log.read_bytes():
-            if self._process.poll() is not None or time.monotonic() > end:
-                self.stop()
-                raise RunError(f"Ray did not start; its log is {self._log}")
-            time.sleep(0.05)
+    def wait(self) -> str:
+        """The address, when it takes drivers. Raises RunError where it does not start."""
+        assert self._process.stdout is not None
+        self.address = self._process.stdout.readline().decode().strip() or None
+        if self.address is None:
+            self.stop()
+            raise RunError(f"Ray did not start; its log is {self._log}. `--executor in-process` needs no Ray")
+        return self.address
 
     def stop(self) -> None:
         """Stop it and what it started."""

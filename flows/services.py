@@ -25,6 +25,7 @@ class Services:
     _ray: "Future[None] | None" = None
     _prefect: "Future[str | None] | None" = None
     _server: PrefectServer | None = None
+    _local_ray: ray_cluster.LocalRay | None = None
 
     def begin(self) -> None:
         """Start what is not there, side by side, and do not wait for it."""
@@ -49,11 +50,14 @@ class Services:
         """Stop what was started."""
         if self._threads is None:
             return
-        self._threads.shutdown(wait=True)
-        if self._ray is not None:
-            ray_cluster.shut_down()
         if self._server is not None:
             self._server.stop()
+        if self._local_ray is not None and self._local_ray.address is None:
+            self._local_ray.stop()  # still on its way: nobody is connected
+        self._threads.shutdown(wait=True)
+        ray_cluster.shut_down()
+        if self._local_ray is not None:
+            self._local_ray.stop()
         self._threads = None
 
     def _reach_ray(self) -> None:
@@ -63,7 +67,8 @@ class Services:
         elif ours:
             ray_cluster.connect(ours.address, self.store, ours=True)
         else:
-            ray_cluster.start_local()
+            self._local_ray = ray_cluster.LocalRay()
+            ray_cluster.connect(self._local_ray.wait(), self.store, ours=True)
 
     def _reach_prefect(self) -> str | None:
         if not self.wants_prefect:
@@ -77,8 +82,7 @@ class Services:
         try:
             with one_at_a_time("prefect"):
                 self._server = PrefectServer()
-                self._server.wait()
-                return self._server.url
+                return self._server.wait()
         except RunError as error:
             self.warnings.append(f"{error}; the run goes on without it")
             return None
@@ -88,15 +92,14 @@ def up() -> dict[str, Background]:
     """Start what does not run yet in the background; return both with their addresses."""
     with one_at_a_time("up"):
         server = None if recorded("prefect") else PrefectServer(background=True)
-        head = None if recorded("ray") else ray_cluster.RayHead()
+        local = None if recorded("ray") else ray_cluster.LocalRay(background=True)
         try:
-            for name, started in (("ray", head), ("prefect", server)):
-                if started is not None:
-                    started.wait()
-                    address = started.address if isinstance(started, ray_cluster.RayHead) else started.url
-                    record(name, Background.of(started.pid, address))
+            if local is not None:
+                record("ray", Background.of(local.pid, local.wait()))
+            if server is not None:
+                record("prefect", Background.of(server.pid, server.wait()))
         except BaseException:
-            for begun in (head, server):
+            for begun in (local, server):
                 if begun is not None:
                     begun.stop()
             raise
@@ -121,8 +124,6 @@ def down() -> list[str]:
             _, left = psutil.wait_procs(family, timeout=40)
             for survivor in left:
                 survivor.kill()
-        if name == "ray":
-            ray_cluster.forget_address(found.address)
         stopped.append(name)
     for name in NAMES:
         forget(name)

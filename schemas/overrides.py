@@ -58,7 +58,11 @@ def _inside(value: Any, piece: str | int, after: str | int, called: str, place: 
             value[piece] = {after: {}}
         return value[piece]
     if isinstance(value, dict) and isinstance(piece, str):
-        if value.get(piece) is None and isinstance(after, str) and (piece in value or piece in (fields(place) or [piece])):
+        if (
+            value.get(piece) is None
+            and isinstance(after, str)
+            and (piece in value or piece in (fields(place) or [piece]))
+        ):
             value[piece] = {}
         if piece in value:
             return value[piece]

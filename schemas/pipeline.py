@@ -16,7 +16,9 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
+Paths = Annotated[
+    tuple[str, ...], BeforeValidator(_as_list, json_schema_input_type=str | tuple[str, ...]), Field(min_length=1)
+]
 
 
 class _Frozen(BaseModel):
@@ -123,8 +125,8 @@ class CurationSpec(_Frozen):
     name: str = Field(pattern=r"^[a-z0-9_-]+$", description="names the curated set")
     store: str = Field("data", min_length=1, description="the folder that keeps bytes, signals and selections")
     source: Source
-    operators: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
-        (), description="folders with operators of your own"
+    operators: Annotated[tuple[str, ...], BeforeValidator(_as_list, json_schema_input_type=str | tuple[str, ...])] = (
+        Field((), description="folders with operators of your own")
     )
     execution: Mapping[str, Resources] = Field(
         default_factory=dict, description="resources by operator; never changes a result"

@@ -61,7 +61,7 @@ class Read(Generic[Model]):
     def located(self, message: str) -> str:
         """A message that begins with a place (`steps[3] keep: …`, `shards: …`), with `file:line: ` before it."""
         place = _leading_place(message)
-        return f"{self.where(*place) if place[:1] in self.places else self.path}: {message}"
+        return f"{self.where(*place) if place and place[:1] in self.places else self.path}: {message}"
 
 
 def read_yaml(
@@ -184,6 +184,11 @@ def _model_of(annotation: Any) -> Any:
 
 
 def _where(places: Mapping[Place, str], place: Sequence[str | int]) -> str:
+    if tuple(place) not in places:  # a step's id stands beside its parameters, or among them
+        around, last = tuple(place[:-1]), place[-1:]
+        among = [known for known in places if known[:-2] == around and known[-1:] == tuple(last) and len(known) > 1]
+        if len(among) == 1:
+            return places[among[0]]
     for length in range(len(place), 0, -1):
         if tuple(place[:length]) in places:
             return places[tuple(place[:length])]

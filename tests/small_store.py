@@ -111,6 +111,8 @@ def add_version(
         record |= {"parquet": parquet.record(), "tar": tar.record()}
         store.put(layout.plan(plan, f"shard-{place:06d}"), record)
     store.put(layout.plan(plan, "samples"), [[samples.record(), len(rows)]])
+    parts = [sidecars.latest(store, part.name, "download", FINGERPRINT) for part in read_pool(store).parts]
+    store.put(layout.plan(plan, "ledgers"), [ref.name for part in parts if part for ref in part.ledgers])
     store.put(layout.finished(number), {"name": name, "version": version, "plan": plan, "at": 1_700_000_000.0 + number})
     store.path(layout.curated(name, "manifest.json")).write_text(text)
     return version

@@ -31,7 +31,7 @@ from training.losses import info_nce, pairwise_sigmoid
 from training.model import build_model, load_model
 from training.order import groups_of_epoch, next_set, order_from
 
-MODEL = str(Path(__file__).parent.parent / "pipelines" / "training" / "models" / "small_conv.json")
+MODEL = str(Path(__file__).with_name("tiny_conv.json"))
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "yellow": (230, 210, 40)}
 PLACES = {"top left": (4, 4), "top right": (34, 4), "bottom left": (4, 34), "bottom right": (34, 34)}
 KINDS = list(itertools.product(COLOURS, ("square", "disc"), PLACES, ("grey", "black")))
@@ -99,9 +99,9 @@ def write_set(
     return folder
 
 
-def spec_of(data: Path, output: Path, **changes: Any) -> TrainingSpec:
+def spec_of(curated: Path, output: Path, **changes: Any) -> TrainingSpec:
     fields: dict[str, Any] = {
-        "name": "small", "task": "contrastive", "data": [{"set": str(data)}], "model": MODEL, "batch_size": 32,
+        "name": "small", "task": "contrastive", "data": [{"set": str(curated)}], "model": MODEL, "batch_size": 32,
         "samples": 32 * 6, "lr": 2e-3, "warmup_steps": 3, "weight_decay": 0.1, "device": "cpu", "output": str(output),
     }  # fmt: skip
     return TrainingSpec.model_validate({**fields, **changes})
@@ -115,10 +115,10 @@ def weights_in(folder: Path) -> bytes:
     return (folder / "model" / "open_clip_model.safetensors").read_bytes()
 
 
-@pytest.fixture(autouse=True)
-def _two_threads() -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # threads that wait for each other make a busy machine crawl
     yield
     torch.set_num_threads(before)
 
@@ -299,7 +299,7 @@ def test_a_step_that_is_not_finite_changes_no_weight(tmp_path: Path) -> None:
     model = build_model(spec, "cpu")
     state = State(model.network, optimizer_for(model.network, spec))
     tokens_BT = model.tokenize(["a red disc", "a blue square"]).numpy()
-    batch = Batch(np.zeros((2, 3, 64, 64), np.uint8), tokens_BT, (2,), 0)
+    batch = Batch(np.zeros((2, 3, 32, 32), np.uint8), tokens_BT, (2,), 0)
     model.network.text_projection.data[0, 0] = math.inf
     before = [p.detach().clone() for p in model.network.parameters()]
     assert take_step(model, state, batch, spec, 1e-3)[1] is None
@@ -314,7 +314,7 @@ def test_the_temperature_stays_below_a_hundred(tmp_path: Path) -> None:
     model = build_model(spec, "cpu")
     model.network.logit_scale.data.fill_(7.0)
     state = State(model.network, optimizer_for(model.network, spec))
-    pixels_BCHW = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), np.uint8)
+    pixels_BCHW = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
     batch = Batch(pixels_BCHW, model.tokenize(["a", "b"]).numpy(), (2,), 0)
     take_step(model, state, batch, spec, 1e-3)
     assert float(model.network.logit_scale.detach()) == pytest.approx(math.log(100))
@@ -327,9 +327,10 @@ def test_an_untrained_model_knows_nothing(loss: str, first: float, tmp_path: Pat
     spec = spec_of(tmp_path, tmp_path, loss=loss)
     torch.manual_seed(0)
     model = build_model(spec, "cpu")
-    pixels_BCHW = np.random.default_rng(0).integers(0, 256, (32, 3, 64, 64), np.uint8)
+    model.network.logit_scale.data.fill_(0.0)  # what it does not know it shall not say loudly
+    pixels_BCHW = np.random.default_rng(0).integers(0, 256, (32, 3, 32, 32), np.uint8)
     batch = Batch(pixels_BCHW, model.tokenize([f"caption {n}" for n in range(32)]).numpy(), (32,), 0)
-    assert float(loss_of(model, batch, spec).detach()) == pytest.approx(first, abs=2.5 if loss == "siglip" else 0.6)
+    assert float(loss_of(model, batch, spec).detach()) == pytest.approx(first, abs=1.0 if loss == "siglip" else 0.2)
 
 
 # ---------------------------------------------------------------- the whole
@@ -367,7 +368,7 @@ def test_open_clip_loads_what_was_saved_and_computes_the_same(trained: TrainResu
     tokens_BT = open_clip.get_tokenizer(f"local-dir:{trained.model_folder}")(["a red disc", "a blue square"])
     images = [picture(*KINDS[n], random.Random(n)).resize((100, 80)) for n in (0, 40)]
     ours = load_model(trained.model_folder, "cpu")
-    pixels_BCHW = torch.from_numpy(np.stack([square(np.asarray(i), 64).transpose(2, 0, 1) for i in images]))
+    pixels_BCHW = torch.from_numpy(np.stack([square(np.asarray(i), 32).transpose(2, 0, 1) for i in images]))
     with torch.inference_mode():
         image_BD, text_BD, scale = theirs(torch.stack([transform(i) for i in images]), tokens_BT)
         expected = scale * image_BD @ text_BD.T
@@ -416,15 +417,15 @@ def test_sigterm_saves_and_the_next_run_goes_on_as_if_never_stopped(tmp_path: Pa
 
 
 def test_a_finished_training_is_not_done_again_and_another_is_refused(data: Path, tmp_path: Path) -> None:
-    first = train_contrastive(spec_of(data, tmp_path, samples=64))
+    first = train_contrastive(spec_of(data, tmp_path, samples=128))
     steps: list[int] = []
-    again = train_contrastive(spec_of(data, tmp_path, samples=64), progress=lambda step, *_: steps.append(step))
+    again = train_contrastive(spec_of(data, tmp_path, samples=128), progress=lambda step, *_: steps.append(step))
     assert (steps, again.metrics) == ([], first.metrics)
     with pytest.raises(InputError, match="was made with another lr; name another `output`"):
-        train_contrastive(spec_of(data, tmp_path, samples=64, lr=1e-4))
+        train_contrastive(spec_of(data, tmp_path, samples=128, lr=1e-4))
     (tmp_path / checkpoint.FILE).write_bytes(b"no checkpoint")
     with pytest.raises(RunError, match="cannot be read"):
-        train_contrastive(spec_of(data, tmp_path, samples=64))
+        train_contrastive(spec_of(data, tmp_path, samples=128))
 
 
 def test_siglip_trains_from_a_clip_folder_and_is_scored_by_table(
@@ -437,7 +438,7 @@ def test_siglip_trains_from_a_clip_folder_and_is_scored_by_table(
             picture(*kind, random.Random(number)).save(tmp_path / f"{number}.png")
             table.writerow([f"{number}.png", kind[0]])
     test = {"zeroshot": {"table": str(tmp_path / "labels.csv"), "templates": "a {} disc at the top left on grey"}}
-    changes = {"loss": "siglip", "pretrained": str(trained.model_folder), "samples": 96, "loss_chunk": 8}
+    changes = {"loss": "siglip", "pretrained": str(trained.model_folder), "samples": 128, "loss_chunk": 8}
     result = train_contrastive(spec_of(data, tmp_path / "out", evaluate=[test], **changes))
     assert set(result.metrics["zeroshot"]) == {"top1", "mean_per_class_recall"}
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == result.metrics

@@ -1,6 +1,7 @@
 """Questions in SQL over finished data sets: what they see, how answers look, and what hostile ones cannot do."""
 
 import csv
+import hashlib
 import io
 import json
 import time
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import run_job, textured_jpeg, write_table
 from small_store import STEPS, add_downloads, add_version, key_of, new_store, pair, usual_pairs
 
 from curation.analytics.limits import Limits
-from curation.analytics.query import asked, connect, run_sql
+from curation.analytics.query import ask, asked, connect, run_sql
 from curation.analytics.views import VIEWS
 from curation.storage.store import Store
 from schemas.errors import InputError
@@ -78,6 +80,22 @@ def test_every_view_answers_and_says_what_it_is(store):
 def test_downloads_come_from_the_ledgers_that_commits_list(store):
     found = records(store, "SELECT status, count(*) AS n FROM downloads GROUP BY 1 ORDER BY 1")
     assert found == [{"status": "http_404", "n": 2}, {"status": "ok", "n": 9}]
+
+
+def test_fetches_are_found_whose_fingerprint_rides_on_the_source(web, tmp_path):
+    """With `expect_sha256` the download's fingerprint differs from part to part, and no manifest can name it."""
+    rows = []
+    for number in range(6):
+        picture = textured_jpeg(number)
+        digest = hashlib.sha256(picture if number else b"another").hexdigest()
+        rows.append({"url": web.put(f"/{number}.jpg", picture), "caption": f"picture {number}", "expected": digest})
+    source = {"table": write_table(tmp_path / "pairs.parquet", rows), "rows_per_part": 2}
+    download = {"allow_networks": ["127.0.0.0/8"], "retries": 0, "expect_sha256": "expected"}
+    run_job({"name": "s", "store": str(tmp_path / "store"), "source": source, "steps": [{"download": download}]})
+    text = "SELECT status, count(*) AS n, min(http_status) AS http FROM downloads GROUP BY 1 ORDER BY n"
+    found = records(Store(tmp_path / "store"), text)
+    assert [(row["n"], row["http"]) for row in found] == [(1, 200), (5, 200)]
+    assert found[1]["status"] == "ok"
 
 
 def test_files_that_no_manifest_lists_are_not_read(store, tmp_path):
@@ -294,15 +312,16 @@ def test_hostile_statements_read_nothing_outside_and_write_nothing(store, monkey
     }
     before = tree(store.root.parent)
     answered, leaked = [], []
-    for template in HOSTILE:
-        text = template.format(**names) if "{" in template else template
-        out = io.BytesIO()
-        try:
-            run_sql(store.root, text, out, format="json", limits=Limits(time_s=10, memory_gb=1))
-            answered.append(template[:80])
-        except InputError as error:
-            leaked += [template[:80]] if SECRET in str(error) else []
-        leaked += [template[:80]] if SECRET in out.getvalue().decode() else []
+    with connect(store.root, limits=Limits(memory_gb=1)) as connection:
+        for template in HOSTILE:
+            text = template.format(**names) if "{" in template else template
+            try:
+                with ask(connection, text, Limits(time_s=10, memory_gb=1)) as answer:
+                    leaked += [template[:80]] if SECRET in str(answer.records()) else []
+                answered.append(template[:80])
+            except InputError as error:
+                leaked += [template[:80]] if SECRET in str(error) else []
+        assert connection.execute("SELECT count(*) FROM samples, runs").fetchone() == (24,)
     assert len(HOSTILE) >= 40
     assert answered == []
     assert leaked == []

@@ -5,6 +5,7 @@ Shapes: B pictures or captions, C channels, H and W the model's side in pixels, 
 
 import difflib
 import json
+import logging
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -171,12 +172,17 @@ def _folder_with(config: Mapping[str, Any]) -> Iterator[str]:
 
 @contextmanager
 def _as_input_error(what: str) -> Iterator[None]:
+    """A sentence for whatever open_clip raises; its warning that new weights are new is no news."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # open_clip raises whatever the libraries below it raise
         raise InputError(f"{what}: cannot be loaded: {type(error).__name__}: {error}") from error
+    finally:
+        logging.disable(before)
 
 
 def _replaced(path: Path, write: Callable[[Path], object]) -> None:

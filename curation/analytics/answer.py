@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 FORMATS = ("table", "csv", "json", "parquet")
 _BATCH_ROWS = 10_000
 _CELL_CHARS = 200
+_PIPED_CHARS = 160  # the width of a table that goes to no terminal
 _FOLDED_CHARS = 20  # a cell may be folded to lines of so many characters, not less
 
 
@@ -91,7 +92,7 @@ class Answer:
 
         head = list(itertools.islice(self.rows(), shown_rows + 1))
         shown = [[_shown(value) for value in row] for row in head[:shown_rows]]
-        console = Console(file=stream, width=width, force_terminal=False, color_system=None)
+        console = Console(file=stream, width=width or _PIPED_CHARS, force_terminal=False, color_system=None)
         if _needed_chars(self.columns, shown) > console.width:
             _write_upright(stream, self.columns, shown)
         else:

@@ -54,10 +54,11 @@ def within(limits: Limits, connection: duckdb.DuckDBPyConnection) -> Iterator[No
 def _said(error: Exception, limits: Limits, stopped: bool) -> Exception:
     """The error as a sentence; one that is not DuckDB's is handed on as it is."""
     if stopped:
-        return InputError(f"sql: stopped after {limits.time_s:g} s; ask for less, or allow more time")
+        return InputError(f"sql: stopped after {limits.time_s:g} s; ask for less, or allow more: --time-limit")
     if isinstance(error, duckdb.OutOfMemoryException | MemoryError):
         return InputError(
-            f"sql: the question needs more than {limits.memory_gb:g} GB of memory; ask for fewer rows or groups"
+            f"sql: the question needs more than {limits.memory_gb:g} GB of memory; ask for fewer rows or groups, "
+            "or allow more: --memory-limit"
         )
     return InputError(f"sql: {error}") if isinstance(error, duckdb.Error) else error
 

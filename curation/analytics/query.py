@@ -43,7 +43,7 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """DuckDB over one version (default: the newest), locked; `with_versions` maps schemas to `name@version`.
 
-    `downloads=False` leaves that view empty, which saves reading the commit records of every part. `spill` is a folder
+    `downloads=False` leaves that view empty, which saves reading the plans' records. `spill` is a folder
     for what does not fit into memory; a user's question gets none.
     Raises InputError where there is no such version.
     """
@@ -103,7 +103,14 @@ def asked(
     connection = connect(
         store_path, set_name or None, version or None, with_versions, downloads=downloads, limits=limits
     )
-    with contextlib.closing(connection), within(limits, connection):
+    with contextlib.closing(connection), ask(connection, text, limits) as answer:
+        yield answer
+
+
+@contextlib.contextmanager
+def ask(connection: duckdb.DuckDBPyConnection, text: str, limits: Limits = _DEFAULT_LIMITS) -> Iterator[Answer]:
+    """The answer to one SELECT on a connection that `connect` made."""
+    with within(limits, connection):
         require_one_select(connection, text)
         yield Answer(connection.sql(text))
 
@@ -129,3 +136,6 @@ def _checked(with_versions: Mapping[str, str]) -> Mapping[str, str]:
                 f"--with {alias}: is no free name for a schema; use lower-case letters, as in --with old=demo@v1"
             )
     return with_versions
+
+
+__all__ = ["Limits", "ask", "asked", "connect", "question", "run_sql"]

@@ -6,7 +6,7 @@ funnel, shards, columns    the manifest as tables
 runs, downloads            the store's own: every run; every fetch, with what differs from run to run
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from curation.fetch.ledger import LEDGER
-from curation.storage import sidecars
-from curation.storage.pool import read_pool
+from curation.storage import layout
 from curation.storage.store import Store
 from curation.versions import Chosen, read_runs
 from schemas import columns as c
@@ -30,7 +29,6 @@ VIEWS = {
     "runs": "every run on this store, in the order they started",
     "downloads": "one row per fetched URL: status, host, attempts, seconds, bytes",
 }
-_FETCHER = "download"
 _FATE_COLUMNS = (c.FATE, c.FATE_STEP, c.FATE_REASON, c.DUPLICATE_OF)
 _MEANINGS = {
     "runs": {
@@ -99,7 +97,8 @@ class Views:
         for view, entries in (("funnel", manifest.funnel), ("shards", manifest.shards), ("columns", manifest.columns)):
             rows = [{"number": place} | entry.model_dump() for place, entry in enumerate(entries)]
             self._add_table(schema, view, rows)
-        meanings = {column.name: column.meaning for column in (*manifest.columns, *_FATE_COLUMNS)}
+        meanings = {column.name: column.meaning for column in manifest.columns}
+        meanings |= {column.name: column.meaning for column in _FATE_COLUMNS}
         for view, files in (("samples", manifest.samples), ("curated", manifest.shards)):
             if files:
                 self._add_files(schema, view, "SELECT * FROM", [str(chosen.folder / file.parquet) for file in files])
@@ -152,20 +151,11 @@ class Views:
 
 
 def ledger_files(store: Store, chosen: Chosen) -> list[str]:
-    """The ledgers of a version's downloads, by the commit records of the pool's parts."""
-    kinds = {entry.step: entry.kind for entry in chosen.manifest.funnel}
-    wanted = [fingerprint for label, fingerprint in chosen.manifest.operators.items() if kinds.get(label) == _FETCHER]
-    parts = read_pool(store).parts if wanted else ()
-    return [str(store.path(name)) for name in _ledgers(store, [part.name for part in parts], wanted)]
-
-
-def _ledgers(store: Store, parts: Iterable[str], fingerprints: Sequence[str]) -> list[str]:
-    found: dict[str, None] = {}
-    for part in parts:
-        for fingerprint in fingerprints:
-            sidecar = sidecars.latest(store, part, _FETCHER, fingerprint)
-            found.update(dict.fromkeys(ref.name for ref in (sidecar.ledgers if sidecar else ())))
-    return list(found)
+    """The ledgers of a version's fetches, by the records of the plans that made it."""
+    label = (chosen.manifest.name, chosen.manifest.version)
+    plans = {run.plan: None for run in read_runs(store) if (run.name, run.version) == label}
+    names = {name: None for plan in plans for name in store.get(layout.plan(plan, "ledgers")) or ()}
+    return [str(store.path(name)) for name in names]
 
 
 def _quoted(*names: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from curation.operator import Batch, Failure, Operator, Output, Resources
 from schemas import columns as c
 from schemas.columns import Column, any_embedding
+from schemas.errors import InputError
 
 
 class ClipScore(Operator):
@@ -17,7 +18,7 @@ class ClipScore(Operator):
 
     @property
     def reads(self) -> tuple[Column, ...]:
-        """Both vectors, of any width."""
+        """Both vectors, of one width."""
         return (any_embedding(c.CLIP_IMAGE), any_embedding(c.CLIP_TEXT))
 
     @property
@@ -29,9 +30,13 @@ class ClipScore(Operator):
         """The score of each row; computed in float64 from the stored float16, so that it is the same everywhere."""
         image_ND = batch.vectors(c.CLIP_IMAGE).astype(np.float64)
         text_ND = batch.vectors(c.CLIP_TEXT).astype(np.float64)
-        norms_N = np.sqrt((image_ND**2).sum(1) * (text_ND**2).sum(1))
-        dots_N = (image_ND * text_ND).sum(1)
-        scores_N = np.divide(dots_N, norms_N, out=np.zeros_like(dots_N), where=norms_N > 0)
-        zero = np.flatnonzero(norms_N == 0).tolist()
+        if image_ND.shape != text_ND.shape:
+            widths = f"{c.CLIP_IMAGE} has {image_ND.shape[1]} numbers, {c.CLIP_TEXT} has {text_ND.shape[1]}"
+            raise InputError(f"clip_score: {widths}; read both from one model")
+        lengths_N = np.linalg.norm(image_ND, axis=1) * np.linalg.norm(text_ND, axis=1)
+        dots_N = (image_ND * text_ND).sum(axis=1)
+        cosines_N = np.divide(dots_N, lengths_N, out=np.zeros_like(dots_N), where=lengths_N > 0)
+        scores_N = np.clip(cosines_N, -1, 1).astype(np.float32)
+        zero = np.flatnonzero(lengths_N == 0).tolist()
         failures = {row: Failure("zero_vector", "one of the vectors is zero and has no direction") for row in zero}
-        return Output({c.CLIP_SCORE.name: scores_N.astype(np.float32)}, failures)
+        return Output({c.CLIP_SCORE.name: scores_N}, failures)

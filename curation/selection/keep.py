@@ -1,11 +1,12 @@
 """`keep: <SQL>`: rows for which a predicate over their own columns is true live on."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from curation import sql
 from curation.selection.step import DatasetStep
@@ -18,7 +19,12 @@ class Keep(DatasetStep):
     """Keeps the rows for which an SQL predicate is true; NULL counts as false."""
 
     barrier: ClassVar[bool] = False
-    predicate: str
+    predicate: str = Field(description="SQL over the row's columns; an error on a row stops the run, try(…) does not")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, *_: Any) -> dict[str, Any]:
+        """As it is written in YAML: `keep: <SQL>`."""
+        return {"type": "string", "description": "SQL predicate over the row's columns"}
 
     @property
     def inputs(self) -> dict[str, str]:

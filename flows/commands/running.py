@@ -48,7 +48,7 @@ def run(ctx: click.Context, /, spec: str, as_json: bool, retry: tuple[str, ...],
         asked["ray_address"] or os.environ.get("RAY_ADDRESS"),
         ctx.find_root().obj["debug"],
     )
-    result = one_run.run(request, [display()], _warn)
+    result = one_run.run(request, [display()])
     if as_json:
         click.echo(json.dumps(result.record()))
         return
@@ -63,10 +63,6 @@ def _classes(retry: tuple[str, ...]) -> tuple[str, ...] | None:
     if not retry:
         return None
     return () if _ALL_CLASSES in retry else retry
-
-
-def _warn(sentence: str) -> None:
-    click.echo(f"warning: {sentence}", err=True)
 
 
 VERBS = (run,)

@@ -29,8 +29,13 @@ class Scene:
 def random_scene(*seed: int) -> Scene:
     """The scene of these numbers; every factor is equally likely, independent of the others."""
     rng = np.random.default_rng(seed)
-    factors = (SHAPES, COLOURS, SIZES, POSITIONS, BACKGROUNDS)
-    return Scene(*(factor[rng.integers(len(factor))] for factor in factors), seed=(*seed, 1))
+
+    def one_of(factor: tuple[str, ...]) -> str:
+        return factor[rng.integers(len(factor))]
+
+    return Scene(
+        one_of(SHAPES), one_of(COLOURS), one_of(SIZES), one_of(POSITIONS), one_of(BACKGROUNDS), seed=(*seed, 1)
+    )
 
 
 def scene_unlike(scene: Scene, rng: np.random.Generator) -> Scene:

@@ -110,17 +110,17 @@ class DemoServer:
         if behaviour.manner in ("silent", "reset"):
             return False
         status, body = self._content(path, behaviour.status)
-        writer.write(head_of(status, len(body), unquote(path)))
+        head = head_of(status, len(body), unquote(path))
         if behaviour.manner == "drip":
-            await self._drip(body, writer)
-        elif request.method != "HEAD":
-            writer.write(body)
-        await writer.drain()
+            await self._drip(head + body, writer)
+        else:
+            writer.write(head if request.method == "HEAD" else head + body)
+            await writer.drain()
         return True
 
-    async def _drip(self, body: bytes, writer: asyncio.StreamWriter) -> None:
-        for start in range(len(body)):
-            writer.write(body[start : start + 1])
+    async def _drip(self, answer: bytes, writer: asyncio.StreamWriter) -> None:
+        for start in range(len(answer)):
+            writer.write(answer[start : start + 1])
             await writer.drain()
             await asyncio.sleep(_DRIP_S)
 
