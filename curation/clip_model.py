@@ -104,7 +104,7 @@ class LoadedClip:
 
     def _load(self, source: ClipModel) -> None:
         import open_clip
-        from open_clip.transform import PreprocessCfg
+        from open_clip.transform import PreprocessCfg, image_transform_v2
 
         name = f"local-dir:{source.folder}" if source.folder else source.model.replace("/", "-")
         self._model = open_clip.create_model(
@@ -116,7 +116,7 @@ class LoadedClip:
         ).eval()
         self._tokenizer = open_clip.get_tokenizer(name)
         cfg = PreprocessCfg(**self._model.visual.preprocess_cfg)
-        self._transform = open_clip.image_transform_v2(cfg, is_train=False)
+        self._transform = image_transform_v2(cfg, is_train=False)
 
     def images(self, pixels: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
         """Unit vectors ND of up to `batch_size` pictures (uint8 HWC), in a pass of exactly that many."""

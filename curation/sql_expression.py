@@ -82,7 +82,10 @@ def parsed(text: str) -> Any:
     clean = clean and not any(node.get(clause) for clause in ("where_clause", "having", "qualify", "group_expressions"))
     if not clean or node["select_list"][0].get("alias") != "value":
         raise InputError(f"must be one SQL expression over a row: {text}")
-    return node["select_list"][0]
+    found = node["select_list"][0]
+    if found.get("function_name") == "row" and not found["arguments"]:  # nothing but a comment
+        raise InputError(f"is empty; write an SQL expression: {text}")
+    return found
 
 
 def select(expressions: dict[str, str]) -> str:

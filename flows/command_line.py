@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 the run failed; 2 the user's input is wrong, nothing was w
 Importing this imports click and nothing else of weight: each verb imports what it needs when it runs.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -80,7 +81,18 @@ def main() -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, _on_sigterm)
-    cli.main(prog_name="pairmill")
+    try:
+        cli.main(prog_name="pairmill")
+    except SystemExit as leaving:
+        _leave_at_once(leaving.code)
+
+
+def _leave_at_once(code: Any) -> NoReturn:
+    """End the process without waiting for threads: where its server is gone, Prefect's would try for minutes."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
 def _on_sigterm(number: int, frame: Any) -> NoReturn:

@@ -10,7 +10,7 @@ same functions run without it. A deployment's entrypoint is `flows/curate.py:cur
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, cast, get_args
 from uuid import UUID
@@ -19,7 +19,9 @@ import httpx
 from prefect import flow, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.events.worker import EventsWorker
 from prefect.exceptions import PrefectException
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from curation.job import Result
@@ -30,6 +32,7 @@ from schemas.errors import InputError
 
 _PREFECT_TROUBLE = (PrefectException, httpx.HTTPError, OSError, RuntimeError, ValueError, TypeError)
 _ARTIFACT_EVERY_S = 5
+_LAST_WORDS_S = 5
 
 _session: ContextVar[Session | None] = ContextVar("session", default=None)
 
@@ -85,10 +88,9 @@ def under_prefect(session: Session, warn: Callable[[str], None]) -> Result:
         return run_stages(session, session.run_stage)
     token = _session.set(session)
     try:
-        with temporary_settings({PREFECT_API_URL: url}):
-            curate_flow(
-                request.spec, str(session.job.store_path), request.limit, request.overrides, request.ray_address
-            )
+        with temporary_settings({PREFECT_API_URL: url}), _told_to_the_end():
+            store = str(session.job.store_path)
+            curate_flow(request.spec, store, request.limit, request.overrides, request.ray_address)
     except _PREFECT_TROUBLE as error:
         if session.error is not None:
             raise session.error from None
@@ -96,6 +98,16 @@ def under_prefect(session: Session, warn: Callable[[str], None]) -> Result:
     finally:
         _session.reset(token)
     return session.result or run_stages(session, session.run_stage)
+
+
+@contextlib.contextmanager
+def _told_to_the_end() -> Iterator[None]:
+    """Send what Prefect still has to tell before its server may stop; else it would try again for a minute."""
+    try:
+        yield
+    finally:
+        APILogWorker.drain_all(timeout=_LAST_WORDS_S)
+        EventsWorker.drain_all(timeout=_LAST_WORDS_S)
 
 
 @task(name="stage", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)

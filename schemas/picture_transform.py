@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image
 
+_LONGEST = 20  # times the shorter side
+
 
 def square(pixels_HWC: np.ndarray, side_px: int) -> np.ndarray:
     """The picture with its shorter side resized to `side_px` (bicubic) and its middle cut out; uint8 HWC, RGB.
@@ -10,7 +12,12 @@ def square(pixels_HWC: np.ndarray, side_px: int) -> np.ndarray:
     Sizes are rounded as torchvision's Resize and CenterCrop round them, which open_clip uses.
     """
     height, width = pixels_HWC.shape[:2]
-    short, long = min(height, width), max(height, width)
+    short = min(height, width)
+    if max(height, width) > _LONGEST * short:  # a strip of 1 × 16,384 would become gigabytes before its ends are cut
+        top, left = (max(0, side - _LONGEST * short) // 2 for side in (height, width))
+        pixels_HWC = pixels_HWC[top : height - top, left : width - left]
+        height, width = pixels_HWC.shape[:2]
+    long = max(height, width)
     if short != side_px:
         scaled = int(side_px * long / short)
         size = (side_px, scaled) if width <= height else (scaled, side_px)

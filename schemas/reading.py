@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from types import UnionType
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -172,14 +173,16 @@ def _fields_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str] 
 
 
 def _is_mapping(annotation: Any) -> bool:
-    origin = getattr(annotation, "__origin__", None)
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return any(_is_mapping(argument) for argument in get_args(annotation))
     return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def _model_of(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = [_model_of(argument) for argument in getattr(annotation, "__args__", ())]
+    found = [_model_of(argument) for argument in get_args(annotation)]
     return next((model for model in found if model is not None), None)
 
 

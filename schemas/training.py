@@ -62,7 +62,7 @@ class TrainingSpec(_Frozen):
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$", description="names the run")
     task: Literal["contrastive"] = Field(description="what is trained")
-    data: tuple[TrainingSet, ...] = Field(min_length=1, description="curated sets, mixed by weight")
+    data: tuple[TrainingSet, ...] = Field(description="curated sets, mixed by weight")
     model: str = Field(description="open_clip's name of a model, or a path to a model JSON")
     pretrained: str | None = Field(None, description="open_clip's tag of weights to start from, or a model's folder")
     loss: Literal["clip", "siglip"] = Field("clip", description="clip (InfoNCE) or siglip (pairwise sigmoid)")
@@ -90,6 +90,13 @@ class TrainingSpec(_Frozen):
     def _known_task(cls, value: Any) -> Any:
         if value == "generative":
             raise ValueError("task: generative cannot be trained by this version; it trains `contrastive`")
+        return value
+
+    @field_validator("data")
+    @classmethod
+    def _some_data(cls, value: tuple[TrainingSet, ...]) -> tuple[TrainingSet, ...]:
+        if not value:  # `min_length` would say so of an entry that is refused, too
+            raise ValueError("name at least one curated set")
         return value
 
     @model_validator(mode="after")

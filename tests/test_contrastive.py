@@ -130,7 +130,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    return train_contrastive(spec_of(data, tmp_path_factory.mktemp("trained"), samples=64 * 40, batch_size=64))
+    return train_contrastive(spec_of(data, tmp_path_factory.mktemp("trained"), samples=64 * 60, batch_size=64))
 
 
 # ---------------------------------------------------------------- losses
@@ -271,6 +271,14 @@ def test_the_square_is_that_of_open_clip() -> None:
         assert np.array_equal(square(pixels_HWC, 64), np.asarray(theirs(Image.fromarray(pixels_HWC))))
 
 
+def test_a_long_strip_is_cut_before_it_is_enlarged() -> None:
+    strip_HWC = np.zeros((2, 16_000, 3), np.uint8)
+    strip_HWC[:, 7_990:8_010] = 255
+    made_HWC = square(strip_HWC, 64)
+    assert made_HWC.shape == (64, 64, 3)
+    assert made_HWC.min() == 255
+
+
 # ---------------------------------------------------------------- the loop
 
 
@@ -338,12 +346,12 @@ def test_an_untrained_model_knows_nothing(loss: str, first: float, tmp_path: Pat
 
 def test_it_learns_and_shuffled_captions_teach_less(trained: TrainResult, tmp_path: Path) -> None:
     losses = losses_in(trained.folder)
-    assert losses[0] == pytest.approx(math.log(64), abs=0.6)
+    assert losses[0] == pytest.approx(math.log(64), abs=1.0)
     wrong = write_set(tmp_path / "wrong", pairs(400, shuffled=True), holdout=1)
-    train_contrastive(spec_of(wrong, tmp_path / "out", samples=64 * 40, batch_size=64))
+    train_contrastive(spec_of(wrong, tmp_path / "out", samples=64 * 60, batch_size=64))
     control = losses_in(tmp_path / "out")
-    assert np.mean(losses[-5:]) < 0.6 * losses[0]
-    assert np.mean(control[-5:]) > 1.3 * np.mean(losses[-5:])
+    assert np.mean(losses[-5:]) < 0.5 * losses[0]
+    assert np.mean(control[-5:]) > 2 * np.mean(losses[-5:])
 
 
 def test_zero_shot_names_the_colours_of_pictures_never_seen(trained: TrainResult) -> None:
@@ -354,15 +362,15 @@ def test_zero_shot_names_the_colours_of_pictures_never_seen(trained: TrainResult
     labels = [names.index(kind[0]) for kind in kinds]
     templates = [f"a {{}} {shape} at the {place} on grey" for shape in ("square", "disc") for place in PLACES]
     found = zeroshot(trained.model_folder, pixels, labels, names, templates)
-    assert found["top1"] > 0.7
-    assert found["mean_per_class_recall"] > 0.6
+    assert found["top1"] > 0.4  # by chance 0.25
+    assert found["mean_per_class_recall"] > 0.4
 
 
 def test_open_clip_loads_what_was_saved_and_computes_the_same(trained: TrainResult) -> None:
     import open_clip
 
     theirs = open_clip.create_model(f"local-dir:{trained.model_folder}", require_pretrained=True).eval()
-    transform = open_clip.image_transform_v2(
+    transform = open_clip.transform.image_transform_v2(
         open_clip.transform.PreprocessCfg(**theirs.visual.preprocess_cfg), is_train=False
     )
     tokens_BT = open_clip.get_tokenizer(f"local-dir:{trained.model_folder}")(["a red disc", "a blue square"])

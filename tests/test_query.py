@@ -188,6 +188,14 @@ def test_a_store_without_finished_versions_is_a_sentence(tmp_path):
         records(Store(tmp_path / "nowhere"), "SELECT 1")
 
 
+def test_a_set_without_curated_rows_answers_too(tmp_path):
+    store = new_store(tmp_path)
+    add_version(store, [pair(1, 0), pair(4, 2)])
+    assert records(store, "SELECT (SELECT count(*) FROM curated) AS c, count(*) AS n FROM samples") == [
+        {"c": 0, "n": 2}
+    ]
+
+
 def test_with_several_sets_the_name_must_be_said(tmp_path):
     store = new_store(tmp_path)
     add_version(store, usual_pairs(), name="one")

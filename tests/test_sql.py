@@ -71,7 +71,7 @@ def test_the_type_of_an_expression_is_the_one_that_duckdb_binds(expression, kind
         ("caption >", 'is no SQL expression: syntax error at or near ")": caption >'),
         ("", "is empty"),
         ("  \n", "is empty"),
-        ("-- nothing", "is no SQL expression"),
+        ("-- nothing", "is empty"),
         ("RANDOM()", "does not give the same value every time (VOLATILE)"),
         ("main.random()", "does not give the same value every time"),
         ("list_transform(tags, lambda t: random())", "does not give the same value every time"),
@@ -167,7 +167,7 @@ def test_embeddings_are_lists_of_numbers_whatever_slice_of_a_table_they_stand_in
     found = sql.evaluate({"v": "clip_image", "d": "list_dot_product(clip_image, [1, 2])"}, table)
     assert found["v"].to_pylist() == [[3, 4], None, [0, -1]]
     assert found["d"].to_pylist() == [11, None, -2]
-    chunked = pa.concat_tables([table, rows(clip_image=pa.array([], pa.binary(4))), table])
+    chunked = pa.concat_tables([table, table.slice(0, 0), table])
     assert sql.evaluate({"v": "clip_image[1]"}, chunked)["v"].to_pylist() == [3, None, 0] * 2
 
 
@@ -235,7 +235,7 @@ def test_keep_counts_null_as_false():
     keep.check({"kept": pa.bool_()})
     assert keep.keep_mask(rows(x=[0, None, 2])).tolist() == [False, False, True]
     assert Keep(predicate="true").keep_mask(rows(x=[1, 2])).tolist() == [True, True]
-    assert Keep(predicate="null").keep_mask(rows(x=[1, 2])).tolist() == [False, False]
+    assert Keep(predicate="null::boolean").keep_mask(rows(x=[1, 2])).tolist() == [False, False]
     assert keep.reason == "x > 1"
     assert not keep.barrier
 

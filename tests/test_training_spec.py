@@ -20,11 +20,14 @@ def spec(**changes: Any) -> TrainingSpec:
     return TrainingSpec.model_validate(SMALLEST | changes)
 
 
-def test_the_demos_specification_is_read() -> None:
-    pipelines = Path(__file__).parent.parent / "pipelines"
-    read = read_yaml(pipelines / "training" / "demo_clip.yaml", TrainingSpec).spec
-    assert (read.name, read.task, read.loss) == ("demo_clip", "contrastive", "clip")
-    assert (pipelines.parent / read.model).is_file()
+PIPELINES = Path(__file__).parent.parent / "pipelines"
+
+
+@pytest.mark.parametrize("path", sorted((PIPELINES / "training").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_specification_that_is_shipped_can_be_read_and_has_its_model(path: Path) -> None:
+    read = read_yaml(path, TrainingSpec).spec
+    assert read.name == path.stem
+    assert (PIPELINES.parent / read.model).is_file()
 
 
 def test_the_specification_of_the_documents_is_read(tmp_path: Path) -> None:
@@ -77,14 +80,14 @@ def test_what_changes_a_result_changes_the_identity(change: dict[str, Any]) -> N
     ("change", "words"),
     [
         ({"task": "generative"}, "task: generative cannot be trained by this version; it trains `contrastive`"),
-        ({"task": "classify"}, "task: Input should be 'contrastive'"),
+        ({"task": "classify"}, "task: .*'contrastive'"),
         ({"batchsize": 4}, "there is no 'batchsize'; did you mean 'batch_size'"),
-        ({"data": []}, "data: .*at least 1 item"),
+        ({"data": []}, "data: name at least one curated set"),
         ({"data": [{"set": "a", "wieght": 2}]}, r"data\[0\]\.wieght: there is no 'wieght'; did you mean 'weight'"),
-        ({"data": [{"set": "a", "weight": 0}]}, r"data\[0\]\.weight: .*greater than 0"),
-        ({"batch_size": 1}, "batch_size: .*greater than or equal to 2"),
+        ({"data": [{"set": "a", "weight": 0}]}, r"^\S+ data\[0\]\.weight: [^\n]*0[^\n]*$"),
+        ({"batch_size": 1}, "batch_size: .*2"),
         ({"samples": 0}, "samples: "),
-        ({"loss": "triplet"}, "loss: Input should be 'clip' or 'siglip'"),
+        ({"loss": "triplet"}, "loss: .*'clip' or 'siglip'"),
         ({"warmup_steps": 400}, "warmup_steps is 400, but samples / batch_size makes 400 steps in all"),
         ({"name": "Demo CLIP"}, "name: "),
         ({"evaluate": [{"retrieval": {}}]}, r"evaluate\[0\]\.retrieval: there is no 'retrieval'.*zeroshot"),

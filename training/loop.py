@@ -39,7 +39,7 @@ def optimizer_for(network: torch.nn.Module, spec: TrainingSpec) -> torch.optim.O
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=(0.9, spec.beta2), eps=1e-6)
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=(0.9, spec.beta2), eps=1e-6, fused=True)
 
 
 def learning_rate(step: int, spec: TrainingSpec) -> float:
@@ -95,6 +95,7 @@ def run_steps(
             if stop.asked or state.step % spec.save_every == 0 or state.step == spec.steps:
                 checkpoint.save(state, spec.folder, identity)
                 stop.leave()
+        stop.leave()
 
 
 def take_step(model: Model, state: State, batch: Batch, spec: TrainingSpec, rate: float) -> tuple[float, float | None]:

@@ -33,5 +33,6 @@ class Stop:
 
     def leave(self) -> None:
         """Send the noted signal again, now to whoever listened before; nothing if there was none."""
-        if self.asked is not None:
-            signal.raise_signal(self.asked)
+        asked, self.asked = self.asked, None
+        if asked is not None:
+            signal.raise_signal(asked)

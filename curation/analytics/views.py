@@ -102,7 +102,11 @@ class Views:
         for view, files in (("samples", manifest.samples), ("curated", manifest.shards)):
             if files:
                 self._add_files(schema, view, "SELECT * FROM", [str(chosen.folder / file.parquet) for file in files])
-                self._meanings[schema, view] = meanings
+            else:  # nothing was curated: there is no shard to take columns from
+                self._connection.execute(
+                    f"CREATE VIEW {_quoted(schema, view)} AS FROM {_quoted(schema, 'samples')} WHERE false"
+                )
+            self._meanings[schema, view] = meanings
 
     def add_runs(self) -> None:
         """The view of all runs."""

@@ -25,7 +25,8 @@ def sql(text: str, store: str | None, name: str | None, others: tuple[str, ...],
     """Ask in SQL: views samples, curated, funnel, shards, columns, runs, downloads."""
     import shutil
 
-    from curation.analytics.query import Limits, run_sql
+    from curation.analytics.limits import Limits
+    from curation.analytics.query import run_sql
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     if form == "parquet" and sys.stdout.isatty():
