@@ -3,7 +3,6 @@
 Each step sees the columns that the source and earlier steps give. What is wrong is said as `steps[3] keep: …`.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +24,9 @@ from schemas import columns as c
 from schemas import pixels
 from schemas.columns import Column
 from schemas.errors import InputError
+from schemas.overrides import spelled
 from schemas.pipeline import CurationSpec, Step
+from schemas.reading import sentence_of
 
 CAPTURE_VERSION = 1
 CAPTURE_COLUMNS = (c.SHA256, c.STORED_SHA256, c.ORIGINAL_WIDTH_PX, c.ORIGINAL_HEIGHT_PX)
@@ -117,9 +118,9 @@ def _planned(draft: _Draft, index: int, step: Step) -> OperatorStep | SelectionS
 
 
 def _operator_step(draft: _Draft, index: int, label: str, step: Step) -> OperatorStep:
-    parameters = step.parameters if isinstance(step.parameters, Mapping) else {}
+    parameters = _mapping(step)
     ref = draft.registry.operator(step.name, parameters)
-    operator = _checked(ref.operator_class(), parameters, f"{step.name}")
+    operator = _checked(ref.operator_class(), parameters)
     operator.check()
     bind = getattr(operator, "bound", None)  # an operator whose columns' types follow from those that it reads
     if bind is not None:
@@ -199,7 +200,7 @@ def _selection_step(draft: _Draft, index: int, label: str, step: Step) -> Select
             raise InputError("wants an SQL predicate, as in `keep: width_px >= 64`")
         built: DatasetStep = cls(predicate=step.parameters)
     else:
-        built = _checked(cls, step.parameters if isinstance(step.parameters, Mapping) else {}, step.name)
+        built = _checked(cls, _mapping(step))
     types = sql.bind(built.inputs, draft.types)
     built.check(types)
     used = sorted({name for text in built.inputs.values() for name in sql.used_columns(text, draft.types)})
@@ -210,23 +211,22 @@ def _selection_step(draft: _Draft, index: int, label: str, step: Step) -> Select
     return SelectionStep(index, label, step.name, built, tuple(used), mark)
 
 
-def _checked(cls: Any, parameters: Mapping[str, Any], name: str) -> Any:
+def _mapping(step: Step) -> Mapping[str, Any]:
+    if step.parameters is None:
+        return {}
+    if not isinstance(step.parameters, Mapping):
+        raise InputError(f"wants its parameters as names and values, as in `{step.name}: {{name: value}}`")
+    return step.parameters
+
+
+def _checked(cls: Any, parameters: Mapping[str, Any]) -> Any:
+    """A step of that class. Raises InputError with a sentence for every parameter that is wrong."""
     try:
         return cls(**parameters)
-    except (ValidationError, TypeError) as error:
-        if not isinstance(error, ValidationError):
-            raise InputError(f"parameters must be a mapping of names to values ({error})") from error
-        raise InputError("; ".join(_said(cls, detail) for detail in error.errors())) from error
-
-
-def _said(cls: Any, detail: Any) -> str:
-    path = ".".join(str(piece) for piece in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        known = sorted(cls.model_fields)
-        near = difflib.get_close_matches(path, known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"there is no parameter {path!r}; {hint}allowed: {', '.join(known) or 'none'}"
-    return f"{path}: {detail['msg']}" if path else str(detail["msg"])
+    except ValidationError as error:
+        known = list(cls.model_fields)
+        said = [(spelled(detail["loc"]), sentence_of(detail, known)) for detail in error.errors()]
+        raise InputError("; ".join(f"{place}: {text}" if place else text for place, text in said)) from error
 
 
 def _require_column(draft: _Draft, wanted: Column, name: str) -> None:
@@ -241,8 +241,8 @@ def _require_column(draft: _Draft, wanted: Column, name: str) -> None:
 
 
 def _fits(wanted: Column, found: pa.DataType) -> bool:
-    if wanted.type == pa.binary() and pa.types.is_fixed_size_binary(found):
-        return True  # an embedding of any width
+    if wanted.type == pa.binary():
+        return bool(pa.types.is_fixed_size_binary(found))  # an embedding of any width
     if pa.types.is_string(wanted.type) and pa.types.is_large_string(found):
         return True
     return bool(wanted.type == found)

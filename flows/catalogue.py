@@ -1,5 +1,6 @@
 """Everything that can stand in `steps`, told by the classes themselves."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
@@ -30,6 +31,33 @@ def catalogue_text() -> str:
                 lines.append(f"    {what}: {', '.join(row[what])}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def catalogue_markdown() -> str:
+    """The catalogue as the two tables of the README."""
+    rows = catalogue()
+    operators = [
+        (f"`{row['name']}`", row["summary"], ", ".join(f"`{name}`" for name in row["adds"]) or "what you name")
+        for row in rows
+        if row["kind"] == "operator"
+    ]
+    steps = [(f"`{row['name']}`", row["summary"], _parameter_names(row)) for row in rows if row["kind"] != "operator"]
+    return "\n\n".join(
+        [
+            _markdown_table(("operator", "what it does", "columns it adds"), operators),
+            _markdown_table(("dataset step", "what it does", "parameters"), steps),
+        ]
+    )
+
+
+def _parameter_names(row: dict[str, Any]) -> str:
+    if dataset_steps()[row["name"]].model_json_schema().get("type") == "string":
+        return f"none: `{row['name']}: <SQL>`"
+    return ", ".join(f"`{parameter['name']}`" for parameter in row["parameters"])
+
+
+def _markdown_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ("---",) * len(head), *rows])
 
 
 def json_schema() -> dict[str, Any]:

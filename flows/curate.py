@@ -8,6 +8,7 @@ same functions run without it. A deployment's entrypoint is `flows/curate.py:cur
 """
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import PrefectException
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from curation.job import Result
 from flows.one_run import ExecutorName, Request, Session, run, run_stages
@@ -88,7 +89,7 @@ def under_prefect(session: Session, warn: Callable[[str], None]) -> Result:
         return run_stages(session, session.run_stage)
     token = _session.set(session)
     try:
-        with temporary_settings({PREFECT_API_URL: url}), _told_to_the_end():
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 1}), _told_to_the_end():
             store = str(session.job.store_path)
             curate_flow(request.spec, store, request.limit, request.overrides, request.ray_address)
     except _PREFECT_TROUBLE as error:
@@ -103,11 +104,13 @@ def under_prefect(session: Session, warn: Callable[[str], None]) -> Result:
 @contextlib.contextmanager
 def _told_to_the_end() -> Iterator[None]:
     """Send what Prefect still has to tell before its server may stop; else it would try again for a minute."""
+    before, logging.raiseExceptions = logging.raiseExceptions, False  # else what is lost is printed, line by line
     try:
         yield
     finally:
         APILogWorker.drain_all(timeout=_LAST_WORDS_S)
         EventsWorker.drain_all(timeout=_LAST_WORDS_S)
+        logging.raiseExceptions = before
 
 
 @task(name="stage", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)

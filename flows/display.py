@@ -8,8 +8,9 @@ from flows.progress import Tally, View, as_record
 from flows.wording import count, drops, duration, progress_line, rate
 
 if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
+    from rich.console import Group
     from rich.live import Live
+    from rich.table import Table
 
 _LINE_EVERY_S = 5
 
@@ -70,26 +71,44 @@ class Terminal:
             self._live = None
 
     def _draw(self) -> "Group":
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
+        from rich.console import Group, RenderableType
         from rich.text import Text
 
         tally, now = self._tally, time.time()
-        done = Table.grid(padding=(0, 2))
-        for label, rows_in, rows_out in list(tally.decided):
-            dropped = f"−{count(rows_in - rows_out)}" if rows_in != rows_out else ""
-            done.add_row(Text("  ✓ " + label, "green"), Text(f"{count(rows_out)} rows"), Text(dropped, "dim"))
-        if not tally.label and tally.activity != "writes shards":
-            return Group(done, Text(f"{tally.name} {tally.activity} …", "bold"))
+        parts: list[RenderableType] = [_decided(tally)]
         if tally.activity == "writes shards":
-            head, at, of = f"{tally.name} writes shards", tally.shards_written, tally.shards
-            numbers = f"{at:,} of {of:,}"
+            at, of = tally.shards_written, tally.shards
+            parts += [Text(f"{tally.name} writes shards", "bold"), _bar(at, of), Text(f"{at:,} of {of:,}")]
+        elif tally.label:
+            at, of = tally.rows_done, tally.rows
+            numbers = f"{count(at)} of {count(of)} rows"
+            if tally.rows_per_s is not None:
+                numbers += f"  {rate(tally.rows_per_s)}  {duration(tally.eta_s(now))} left"
+            head = f"{tally.name} stage {tally.stage + 1} of {tally.stages}: {tally.label}"
+            parts += [Text(head, "bold"), _bar(at, of), Text(numbers)]
         else:
-            head, at, of = f"{tally.name} {tally.stage + 1}/{tally.stages} {tally.label}", tally.rows_done, tally.rows
-            numbers = f"{count(at)} of {count(of)} rows  {rate(tally.rows_per_s)}  {duration(tally.eta_s(now))} left"
-        bar = ProgressBar(total=max(of, 1), completed=at, width=60)
-        lines: list[RenderableType] = [done, Text(head, "bold"), bar, Text(numbers)]
+            parts.append(Text(f"{tally.name} {tally.activity} …", "bold"))
         if tally.dropped:
-            lines.append(Text(f"dropped so far: {drops(dict(tally.dropped))}", "dim"))
-        return Group(*lines)
+            parts.append(Text(f"dropped so far: {drops(dict(tally.dropped))}", "dim"))
+        return Group(*parts)
+
+
+def _decided(tally: Tally) -> "Table":
+    """The steps whose drops are final."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for label, rows_in, rows_out in list(tally.decided):
+        dropped = f"−{count(rows_in - rows_out)}" if rows_in != rows_out else ""
+        table.add_row(Text("✓ " + label, "green"), Text(f"{count(rows_out)} rows"), Text(dropped, "dim"))
+    return table
+
+
+def _bar(done: int, total: int) -> "Table":
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table.grid()  # a bar alone does not end its line
+    table.add_row(ProgressBar(total=max(total, 1), completed=done, width=60))
+    return table

@@ -101,4 +101,4 @@ def _step_place(root: dict[str, Any], identity: str, called: str, fields: Fields
             if name not in BESIDE_STEP and identity in own:
                 return ("steps", number, name)
             ids += [i for i in own if isinstance(i, str) and i not in ids]
-    raise SpecError(f"{called}: {unknown_name(identity, [*(fields(()) or []), *ids], 'sections and ids of steps')}")
+    raise SpecError(f"{called}: {unknown_name(identity, [*(fields(()) or []), *ids], 'there are')}")

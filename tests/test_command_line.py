@@ -10,9 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.command_line import cli
+from flows.display import Lines, Terminal
+from flows.progress import Tally
+from flows.status_file import StatusFile
 
 HEAVY = ("ray", "prefect", "torch", "open_clip", "duckdb", "pyarrow", "numpy", "pydantic", "rich", "numba", "yaml")
-PAIRMILL = [sys.executable, "-m", "flows.command_line"]
 
 
 @pytest.fixture(autouse=True)
@@ -181,3 +183,71 @@ def test_every_verb_has_a_sentence_of_help() -> None:
     for name, command in cli.commands.items():
         assert command.help, name
         assert command.help.splitlines()[0].endswith("."), name
+
+
+def test_the_display_stays_in_place_on_a_terminal_and_writes_lines_elsewhere() -> None:
+    tally = Tally(name="demo", stages=2, label="download", rows=1000, rows_done=400, parts_done=4)
+    tally.stage_started, tally.last_part, tally.dropped = 100.0, 104.0, {"keep": 7, "download": 12}
+    assert tally.rows_per_s == 100
+    assert tally.eta_s(now=104.0) == 6
+    written = io.StringIO()
+    Lines(written).show(tally, now=True)
+    assert "download: 400 of 1,000 rows, 100 rows/s" in written.getvalue()
+    assert "dropped so far: 12 download, 7 keep" in written.getvalue()
+    screen = io.StringIO()
+    terminal = Terminal(screen)
+    terminal.show(tally, now=True)
+    terminal.close()
+    assert "400 of 1,000 rows" in screen.getvalue()
+
+
+def test_status_tells_of_a_run_from_its_file_until_its_process_is_gone(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    told = StatusFile(store)
+    told.show(Tally(name="demo", stages=1, label="download", rows=10, rows_done=4), now=True)
+    done = pairmill("status", "--store", str(store))
+    assert "demo on" in done.output
+    assert "download: 4 of 10 rows" in done.output
+    assert json.loads(pairmill("status", "--json").stdout)["runs"][0]["rows_done"] == 4
+    (path,) = (store / "tmp" / "status").glob("*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": 1, "created": 1.0}))
+    assert "no run goes on" in pairmill("status", "--store", str(store)).output
+    told.close()
+    assert not path.exists()
+
+
+def test_what_is_asked_of_a_finished_set(tmp_path: Path) -> None:
+    spec, store = str(write_spec(tmp_path)), ["--store", str(tmp_path / "store")]
+    manifest = json.loads(pairmill("run", spec, "--json").stdout.splitlines()[-1])["manifest"]
+    counted = pairmill(
+        "sql", "SELECT fate, count(*) AS n FROM samples GROUP BY 1 ORDER BY 1", *store, "--format", "csv"
+    )
+    assert counted.stdout.splitlines() == ["fate,n", "curated,10", "dropped,20"]
+    key = pairmill("sql", "SELECT key FROM samples WHERE fate = 'dropped'", *store, "--format", "csv").stdout.split()[1]
+    assert "steps[0] keep: dropped" in pairmill("explain", key, *store).output
+    assert pairmill("verify", manifest).exit_code == 0
+    assert pairmill("tag", "tiny", "v1", *store).exit_code == 0
+    assert "v1" in pairmill("versions", *store).output
+    assert "ended alike" in pairmill("diff", "tiny", "tiny@v1", *store).output
+    assert "kept" in pairmill("prune", *store).output
+    refused = pairmill("sql", "DROP TABLE samples", *store)
+    assert (refused.exit_code, refused.stderr[:6]) == (2, "error:")
+
+
+def test_a_damaged_set_fails_verification_with_code_1(tmp_path: Path) -> None:
+    done = pairmill("run", str(write_spec(tmp_path)), "--json")
+    manifest = Path(json.loads(done.stdout.splitlines()[-1])["manifest"])
+    shard = manifest.parent / json.loads(manifest.read_text())["shards"][0]["parquet"]
+    os.chmod(shard, 0o600)
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    assert pairmill("verify", str(manifest)).exit_code == 1
+
+
+def test_without_a_name_the_only_store_in_data_is_asked(tmp_path: Path) -> None:
+    said = pairmill("versions").stderr
+    assert "no store in data/" in said
+    for name in ("a", "b"):
+        pairmill("run", str(write_spec(tmp_path)), "--store", f"data/{name}")
+        if name == "a":
+            assert "tiny@" in pairmill("versions").output
+    assert "several stores in data/: data/a, data/b" in pairmill("versions").stderr

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from flows.prefect_server import PrefectServer
+from flows import services
+from flows.status_file import running
 
 REPOSITORY = Path(__file__).parents[1]
 PICTURES = 24
@@ -23,20 +25,19 @@ PICTURES = 24
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home folder of the tests' own."""
+    """A home folder of the tests' own, where Prefect and Ray are up."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PAIRMILL_HOME", str(folder))
+        services.up()
         yield folder
+        services.down()
 
 
 @pytest.fixture(scope="session")
-def server(home: Path) -> Iterator[PrefectServer]:
-    """A Prefect server."""
-    started = PrefectServer()
-    started.wait()
-    yield started
-    started.stop()
+def server(home: Path) -> str:
+    """The address of the Prefect server."""
+    return services.standing()["prefect"].address
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +60,7 @@ def write_spec(folder: Path, pictures: Path, *, rows: int = 10, more: str = "") 
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "RAY_"))}
     return inherited | {"PAIRMILL_HOME": str(home), "PREFECT_HOME": str(home / "client")} | more
 
 
@@ -82,10 +83,14 @@ def pairmill(home: Path, *arguments: str, **more: str) -> Any:
     return json.loads(out.splitlines()[-1]), said
 
 
-def ask(server: PrefectServer, what: str, body: dict[str, Any]) -> Any:
-    import httpx
+def ask(server: str, what: str, body: dict[str, Any]) -> Any:
+    return post(f"{server}/{what}/filter", body)
 
-    return httpx.post(f"{server.url}/{what}/filter", json=body, timeout=10).json()
+
+def post(url: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.load(response)
 
 
 def shards_of(record: dict[str, Any]) -> list[str]:
@@ -94,10 +99,10 @@ def shards_of(record: dict[str, Any]) -> list[str]:
 
 
 def test_a_run_on_ray_is_a_flow_run_with_a_task_per_stage_and_equals_the_run_in_process(
-    home: Path, server: PrefectServer, pictures: Path, tmp_path: Path
+    home: Path, server: str, pictures: Path, tmp_path: Path
 ) -> None:
     spec = str(write_spec(tmp_path, pictures))
-    on_ray, said = pairmill(home, "run", spec, "--json", PREFECT_API_URL=server.url)
+    on_ray, said = pairmill(home, "run", spec, "--json")
     alone, _ = pairmill(home, "run", spec, "--store", f"{tmp_path}/other", "--executor", "in-process", "--json")
     assert "warning" not in said
     assert on_ray["rows"] == {"pool": PICTURES, "curated": 10}
@@ -119,18 +124,19 @@ def test_a_prefect_server_that_cannot_be_reached_is_a_warning(home: Path, pictur
 
 
 def test_a_schedule_is_a_deployment_that_prefect_lists_and_a_worker_runs(
-    home: Path, server: PrefectServer, pictures: Path, tmp_path: Path
+    home: Path, server: str, pictures: Path, tmp_path: Path
 ) -> None:
     spec = write_spec(tmp_path, pictures)
-    process = start(home, "schedule", str(spec), "--cron", "0 3 * * *", PREFECT_API_URL=server.url)
+    process = start(home, "schedule", str(spec), "--cron", "0 3 * * *")
     out, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert "prefect worker start --pool pairmill" in out
     prefect = [sys.executable, "-m", "prefect"]
-    with_server = environment(home, PREFECT_API_URL=server.url, COLUMNS="200")
+    with_server = environment(home, PREFECT_API_URL=server, COLUMNS="200")
     run = {"env": with_server, "cwd": tmp_path, "capture_output": True, "text": True, "timeout": 60}
     assert "curate/small" in subprocess.run([*prefect, "deployment", "ls"], **run).stdout  # type: ignore[call-overload]
-    subprocess.run([*prefect, "deployment", "run", "curate/small"], check=True, **run)  # type: ignore[call-overload]
+    (deployment,) = ask(server, "deployments", {"deployments": {"name": {"any_": ["small"]}}})
+    post(f"{server}/deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
     worker = [*prefect, "worker", "start", "--pool", "pairmill", "--run-once"]
     done = subprocess.run(worker, **(run | {"timeout": 150}))  # type: ignore[call-overload]
     assert (tmp_path / "store/curated/small/manifest.json").exists(), done.stdout + done.stderr
@@ -141,22 +147,26 @@ def test_an_interrupted_run_stops_its_workers_and_goes_on_later(
     home: Path, pictures: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     (tmp_path / "ops").mkdir()
-    (tmp_path / "ops" / "slow.py").write_text(SLOW)
+    begun = tmp_path / "begun"
+    (tmp_path / "ops" / "slow.py").write_text(SLOW.replace("BEGUN", str(begun)))
     spec = write_spec(tmp_path, pictures, more=f"operators: [{tmp_path}/ops]\n")
     spec.write_text(spec.read_text().replace("steps: [", "steps: [slow, "))
     process = start(home, "run", str(spec), "--executor", "in-process")
-    wait_for_status(tmp_path / "store", "slow")
+    wait_until(begun.exists)
     children = psutil.Process(process.pid).children(recursive=True)
+    (status,) = running(tmp_path / "store")
+    assert "slow" in status["label"]
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == code
     assert said.splitlines()[-1].startswith("Stopped. What is committed stays; run the same command again")
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    assert not list((tmp_path / "store/tmp/status").glob("*.json"))
+    assert children
+    assert not psutil.wait_procs(children, timeout=5)[1]
+    assert not running(tmp_path / "store")
 
 
 SLOW = '''
-import time
+import pathlib, time
 from curation.operator import Operator, Output
 from schemas.columns import CAPTION, Column
 import pyarrow as pa
@@ -173,18 +183,14 @@ class Slow(Operator):
         return (Column("waited", pa.bool_(), "whether it waited"),)
 
     def run(self, batch, opened):
+        pathlib.Path("BEGUN").touch()
         time.sleep(60)
         return Output({"waited": [True] * len(batch)})
 '''
 
 
-def wait_for_status(store: Path, label: str) -> dict[str, Any]:
-    """The status file of a run, once it computes the step of that label."""
+def wait_until(true: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
-    while time.monotonic() < end:
-        for path in (store / "tmp/status").glob("*.json"):
-            record: dict[str, Any] = json.loads(path.read_text())
-            if label in record["label"]:
-                return record
-        time.sleep(0.1)
-    raise AssertionError(f"no run computes {label}")
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

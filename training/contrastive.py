@@ -54,7 +54,7 @@ def train_contrastive(
     identity = {
         **spec.identity(),
         "model": dict(model.config),
-        "data": [f"{s.manifest.name}@{s.manifest.version}" for s in sets],
+        "versions": [f"{s.manifest.name}@{s.manifest.version}" for s in sets],
     }
     spec.folder.mkdir(parents=True, exist_ok=True)
     restore(state, spec.folder, identity)

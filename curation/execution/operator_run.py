@@ -198,7 +198,8 @@ class OperatorRun:
             return True
         table = self._dense()
         locations, tars = self._pictures.finish(old) if self._pictures else (None, ())
-        ledgers = (put_table(self._rows.store, pa.Table.from_pylist(self._ledger, schema=LEDGER)),) if self._ledger else ()
+        ledger = pa.Table.from_pylist(self._ledger, schema=LEDGER)
+        ledgers = (put_table(self._rows.store, ledger),) if self._ledger else ()
         sidecar = Sidecar(
             self._rows.name,
             self.step.name,

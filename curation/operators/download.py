@@ -1,23 +1,22 @@
 """Fetches pictures and keeps them in the store; the network goes on while pictures are decoded."""
 
-import hashlib
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
 from curation.fetch.addresses import parse_networks
-from curation.fetch.ledger import ledger_line
+from curation.fetch.completed import Completed, completed
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
-from curation.fetch.outcomes import PASSING, Fetched
+from curation.fetch.outcomes import PASSING
 from curation.fetch.policy import USER_AGENT, FetchPolicy, HostPolicy
 from curation.fetch.to_stored import to_stored
-from curation.operator import OK, Batch, Failure, Operator, Output, Resources, setting
+from curation.operator import Batch, Operator, Output, Resources, setting
 from schemas.columns import (
     HTTP_STATUS,
     IMAGE,
@@ -29,23 +28,10 @@ from schemas.columns import (
     URL,
     Column,
 )
-from schemas.pixels import DecodeError
 
-SHA256_MISMATCH = "sha256_mismatch"
 _GROUP_ROWS = 64  # completed rows that go on together
 
 Batches = Iterator[tuple[np.ndarray, Batch]]
-
-
-@dataclass(frozen=True)
-class _Done:
-    """A row with its outcome."""
-
-    row: int
-    values: dict[str, Any]
-    failure: Failure | None = None
-    stored: bytes | None = None
-    ledger: dict[str, Any] | None = None
 
 
 class Download(Operator):
@@ -111,10 +97,11 @@ class Download(Operator):
             allow_networks=self.allow_networks,
         )
 
-    def _completed(self, batches: Batches, hosts: HostPolicy) -> Generator[_Done, None, None]:
+    def _completed(self, batches: Batches, hosts: HostPolicy) -> Generator[Completed, None, None]:
+        to_picture = partial(to_stored, longest_side_px=self.longest_side_px, shortest_side_px=self.shortest_side_px)
         with closing(fetch_once_per_url(self._wanted(batches), self._policy, hosts)) as results:
             for wanted, fetched in results:
-                yield from self._outcomes(wanted, fetched)
+                yield from completed(wanted, fetched, to_picture)
 
     def _wanted(self, batches: Batches) -> Iterator[Wanted]:
         for rows, batch in batches:
@@ -124,34 +111,7 @@ class Download(Operator):
             ):
                 yield Wanted(row, key, url, (sha256 or "").strip().lower())
 
-    def _outcomes(self, wanted: list[Wanted], fetched: Fetched) -> Iterator[_Done]:
-        """The outcome of every row of one URL; the ledger has one line per fetch."""
-        values: dict[str, Any] = {HTTP_STATUS.name: fetched.http_status}
-        outcome, picture = Failure(fetched.status, fetched.error) if fetched.body is None else None, None
-        mismatches: list[Failure | None] = [None] * len(wanted)
-        if fetched.body is not None:
-            values[SHA256.name] = hashlib.sha256(fetched.body).hexdigest()
-            mismatches = [_mismatch(one, values[SHA256.name]) for one in wanted]
-            if None in mismatches:  # other bytes than expected are not even decoded
-                outcome, picture = self._picture(fetched.body, values)
-        for place, (one, mismatch) in enumerate(zip(wanted, mismatches, strict=True)):
-            failure = mismatch or outcome
-            status = failure.status if failure else OK
-            ledger = ledger_line(one.key, one.url, fetched, status) if place == 0 and fetched.attempts else None
-            yield _Done(one.row, values, failure, None if failure else picture, ledger)
-
-    def _picture(self, body: bytes, values: dict[str, Any]) -> tuple[Failure | None, bytes | None]:
-        """The stored picture of fetched bytes, its columns put into `values`; or why there is none."""
-        try:
-            stored = to_stored(body, longest_side_px=self.longest_side_px, shortest_side_px=self.shortest_side_px)
-        except DecodeError as error:
-            return Failure(error.status, str(error)), None
-        values[STORED_SHA256.name] = hashlib.sha256(stored.bytes).hexdigest()
-        values[ORIGINAL_WIDTH_PX.name] = stored.original_width_px
-        values[ORIGINAL_HEIGHT_PX.name] = stored.original_height_px
-        return None, stored.bytes
-
-    def _output(self, group: Sequence[_Done]) -> Output:
+    def _output(self, group: Sequence[Completed]) -> Output:
         names = [column.name for column in self.adds if column is not IMAGE]
         return Output(
             values={name: [done.values.get(name) for done in group] for name in names},
@@ -159,10 +119,3 @@ class Download(Operator):
             stored=[done.stored for done in group],
             ledger=[done.ledger for done in group if done.ledger],
         )
-
-
-def _mismatch(wanted: Wanted, sha256: str) -> Failure | None:
-    if wanted.expected_sha256 in ("", sha256):
-        return None
-    message = f"the fetched bytes have the SHA-256 {sha256}, the source expects {wanted.expected_sha256}"
-    return Failure(SHA256_MISMATCH, message)

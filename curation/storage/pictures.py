@@ -32,7 +32,7 @@ class PictureWriter:
         if address not in self._by_address:
             if self._tar is None:
                 self._file = self._stack.enter_context(self._store.new_file(".tar"))
-                stream = self._stack.enter_context(open(self._file.path, "wb"))
+                stream = self._stack.enter_context(open(self._file.path, "wb"))  # noqa: SIM115  # the stack closes it
                 self._tar = self._stack.enter_context(PoolTarWriter(stream))
             offset = self._tar.add(f"{address}.{stored_format(stored)}", stored)
             self._by_address[address] = (offset, len(stored))

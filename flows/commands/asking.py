@@ -34,7 +34,7 @@ def sql(text: str, store: str | None, name: str | None, others: tuple[str, ...],
     run_sql(
         find_store(store),
         text,
-        click.get_binary_stream("stdout"),
+        sys.stdout.buffer,
         name=name,
         with_versions=_schemas(others),
         format=form,

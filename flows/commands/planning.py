@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.commands.verb import set_option, spec_argument, verb
+from schemas.errors import InputError
 
 if TYPE_CHECKING:
     from curation.job import Job
@@ -44,11 +45,35 @@ def plan(spec: str, store: str | None, limit: int | None, overrides: tuple[str, 
 
 @verb()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
-def operators(as_json: bool) -> None:
+@click.option("--markdown", is_flag=True, help="Print the tables of the README.")
+@click.option(
+    "--check", "folder", is_flag=False, flag_value="ops", metavar="[FOLDER]", help="Try your own; default: ops."
+)
+@click.pass_context
+def operators(ctx: click.Context, /, as_json: bool, markdown: bool, folder: str | None) -> None:
     """List what can stand in `steps`, with parameters and columns."""
-    from flows.catalogue import catalogue, catalogue_text
+    from flows.catalogue import catalogue, catalogue_markdown, catalogue_text
 
+    if folder is not None:
+        ctx.exit(_tried(folder))
+    if markdown:
+        click.echo(catalogue_markdown())
+        return
     click.echo(json.dumps(catalogue(), indent=2) if as_json else catalogue_text())
+
+
+def _tried(folder: str) -> int:
+    """Check the operators of a folder, tell of each file, and return the exit code."""
+    from curation.operator_contract import check_folder
+
+    found = check_folder(folder)
+    for name, breaches in found.items():
+        click.echo("\n".join(f"{name}: {breach}" for breach in breaches) or f"{name}: ok")
+    if not found:
+        raise InputError(
+            f"operators --check: {folder} holds no operator; an operator is a file <name>.py with one class"
+        )
+    return 2 if any(found.values()) else 0
 
 
 def _open(spec: str, store: str | None, limit: int | None, overrides: tuple[str, ...]) -> "Job":

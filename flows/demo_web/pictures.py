@@ -19,7 +19,7 @@ _RGB = {
     "white": (248, 248, 248),
 }
 _OUTLINE = (15, 15, 15)
-_RADIUS = {"small": 0.125, "large": 0.185}  # of the shorter side
+_RADIUS = {"small": 0.145, "large": 0.205}  # of the shorter side
 _ASPECTS = (1.0, 1.0, 4 / 3, 3 / 2, 16 / 9, 3 / 4, 2 / 3)
 _LONGEST_SIDE_PX, _SHORTEST_SIDE_PX = (128, 640), 96
 _FINER = 4  # masks are drawn so many times larger, then shrunk: smooth edges
@@ -77,9 +77,9 @@ def _paint_shape(image: Image.Image, scene: Scene, rng: np.random.Generator) -> 
     side_px = min(image.size)
     radius_px = side_px * _RADIUS[scene.size] * rng.uniform(0.94, 1.06)
     right, below = scene.position.endswith("right"), scene.position.startswith("bottom")
-    jitter_x, jitter_y = rng.uniform(-0.02, 0.02, 2)
-    x_px = image.width / 2 + side_px * ((0.23 if right else -0.23) + jitter_x)
-    y_px = image.height / 2 + side_px * ((0.23 if below else -0.23) + jitter_y)
+    jitter_x, jitter_y = rng.uniform(-0.015, 0.015, 2)
+    x_px = image.width / 2 + side_px * ((0.2 if right else -0.2) + jitter_x)
+    y_px = image.height / 2 + side_px * ((0.2 if below else -0.2) + jitter_y)
     corners_N2 = _corners(scene.shape, np.deg2rad(rng.uniform(-8, 8)))
     red, green, blue = np.clip(np.array(_RGB[scene.colour]) + rng.integers(-14, 15, 3), 0, 255).tolist()
     outline_px = max(1.0, side_px * 0.012)
