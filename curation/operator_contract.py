@@ -15,7 +15,8 @@ import pyarrow as pa
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
-from curation.execution.operator_run import Guarded, stored_array
+from curation.execution.guarded import Guarded
+from curation.execution.operator_run import stored_array
 from curation.operator import OK, Batch, Failure, Operator, Output, Resources
 from curation.registry import OperatorRef, Registry
 from curation.sample_rows import sample_batch

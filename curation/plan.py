@@ -106,7 +106,8 @@ def _add_capture(draft: _Draft) -> None:
     draft.capture = OperatorStep(-1, CAPTURE, CAPTURE, OperatorRef(CAPTURE), (), adds, visible, fingerprint)
     draft.picture_step = -1
     for column in adds:
-        _add_column(draft, column, Where(column, "sidecar", -1, column.name))
+        if column.name not in draft.columns:  # what the source says of its own pictures goes before what we say
+            _add_column(draft, column, Where(column, "sidecar", -1, column.name))
 
 
 def _planned(draft: _Draft, index: int, step: Step) -> OperatorStep | SelectionStep:

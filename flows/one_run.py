@@ -21,7 +21,7 @@ from curation.storage.store import Store
 from flows.progress import Progress, View
 from flows.services import Services
 from flows.status_file import StatusFile
-from schemas.pipeline import CurationSpec, Resources
+from schemas.pipeline import CurationSpec
 from schemas.reading import read_yaml
 
 if TYPE_CHECKING:
@@ -172,18 +172,10 @@ def run_stages(session: Session, run_stage: Callable[[], None]) -> Result:
 
 def _on_ray(job: Job) -> "Executor":
     """As many actors as the specification says, each with what the operators it may open declare or are given."""
+    from curation.execution.needs import WorkerNeeds
     from curation.execution.on_ray import OnRay
-    from curation.stage import OperatorStep
 
-    steps = [step for step in job.plan.steps if isinstance(step, OperatorStep) and step.actor]
-    given = [job.spec.execution.get(step.name, Resources()) for step in steps]
-    declared = [step.operator.resources for step in steps]
-    pairs = list(zip(given, declared, strict=True))
-    return OnRay(
-        actors=max([g.actors or 1 for g in given], default=1),
-        actor_cpus=max([r.cpus if g.cpus is None else g.cpus for g, r in pairs], default=1),
-        actor_gpus=max([r.gpus if g.gpus is None else g.gpus for g, r in pairs], default=0),
-    )
+    return OnRay(WorkerNeeds.of(job.plan, job.spec.execution))
 
 
 @contextlib.contextmanager

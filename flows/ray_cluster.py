@@ -41,6 +41,9 @@ def connect(address: str, store: Path, *, ours: bool) -> None:
     _require_listener(address)
     if ours:
         os.environ |= token_environment()
+    elif _has_token():
+        # A head wants the token by default, a driver sends it only when told to; both read this before `import ray`.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     try:
@@ -52,10 +55,16 @@ def connect(address: str, store: Path, *, ours: bool) -> None:
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"--ray-address {address}: no Ray cluster can be reached there ({_first_line(error)})"
+            f"--ray-address {address}: no Ray cluster takes this driver there ({_first_line(error)}); if it asks for a "
+            "token, put the token into ~/.ray/auth_token and set RAY_AUTH_MODE=token"
         ) from error
     if not ours:
         _require_shared(store, address)
+
+
+def _has_token() -> bool:
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").exists()
 
 
 def _first_line(error: BaseException) -> str:

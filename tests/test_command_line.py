@@ -1,6 +1,8 @@
 """The command line as a user meets it: quick, with exit codes, and with errors that are sentences."""
 
+import io
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -10,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.command_line import cli
-from flows.display import Lines, Terminal
+from flows.display import display
 from flows.progress import Tally
 from flows.status_file import StatusFile
 
@@ -86,7 +88,7 @@ def test_check_schema_is_a_json_schema_with_every_step() -> None:
     [
         ("  - keep: length(captoin) > 3", "steps[0] keep"),
         ("  - kepe: length(caption) > 3", "did you mean 'keep'?"),
-        ("  - top: {by: score, rows: 5, pre: url}", "there is no parameter 'pre'"),
+        ("  - top: {by: score, rows: 5, pre: url}", "did you mean 'per'?"),
     ],
 )
 def test_a_wrong_specification_is_refused_in_one_sentence_with_code_2(tmp_path: Path, steps: str, said: str) -> None:
@@ -185,17 +187,25 @@ def test_every_verb_has_a_sentence_of_help() -> None:
         assert command.help.splitlines()[0].endswith("."), name
 
 
-def test_the_display_stays_in_place_on_a_terminal_and_writes_lines_elsewhere() -> None:
+class Screen(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_display_stays_in_place_on_a_terminal_and_writes_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     tally = Tally(name="demo", stages=2, label="download", rows=1000, rows_done=400, parts_done=4)
     tally.stage_started, tally.last_part, tally.dropped = 100.0, 104.0, {"keep": 7, "download": 12}
     assert tally.rows_per_s == 100
     assert tally.eta_s(now=104.0) == 6
     written = io.StringIO()
-    Lines(written).show(tally, now=True)
+    display(written).show(tally, now=True)
     assert "download: 400 of 1,000 rows, 100 rows/s" in written.getvalue()
     assert "dropped so far: 12 download, 7 keep" in written.getvalue()
-    screen = io.StringIO()
-    terminal = Terminal(screen)
+    screen = Screen()
+    terminal = display(screen)
     terminal.show(tally, now=True)
     terminal.close()
     assert "400 of 1,000 rows" in screen.getvalue()

@@ -2,17 +2,37 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from curation.execution.executor import WorkerDied
+from curation.execution.needs import Needs, WorkerNeeds
 from curation.execution.worker import Opened
+from schemas.errors import RunError
 
-_DEATHS = (WorkerCrashedError, ActorDiedError, ActorUnavailableError, OutOfMemoryError)
+_DEATHS = (
+    WorkerCrashedError,
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+)
+_GB = 1 << 30
 
 
 @ray.remote(max_retries=0)  # type: ignore[untyped-decorator]
@@ -46,31 +66,51 @@ def _enter(folder: str) -> None:
         os.chdir(folder)
 
 
+@dataclass(eq=False)
+class _Kept:
+    """An actor, and what it has to do in the order in which it does it."""
+
+    actor: Any
+    queue: list[Any] = field(default_factory=list)
+    culprit: Any = None  # what it was at when it died
+
+    def blames(self, handle: Any) -> bool:
+        """Whether a task that was lost with the actor is the one that it was at."""
+        if self.culprit is None:
+            self.culprit = next(mine for mine in self.queue if mine == handle or not _finished(mine))
+        return bool(self.culprit == handle)
+
+
 class OnRay:
     """Runs tasks on the Ray that this process is connected to; attempts are counted by us, never by Ray."""
 
-    def __init__(self, *, actors: int = 1, actor_cpus: float = 1, actor_gpus: float = 0) -> None:
-        self._actor_options: Mapping[str, Any] = {"num_cpus": actor_cpus, "num_gpus": actor_gpus}
-        self._most_actors = actors
-        self._actors: list[Any] = []
-        self._load: dict[int, int] = {}  # handles in flight per actor
-        self._actor_of: dict[Any, int] = {}
+    def __init__(self, needs: WorkerNeeds | None = None) -> None:
+        self._wanted = needs or WorkerNeeds()
+        self._actors: list[_Kept] = []
+        self._actor_of: dict[Any, _Kept] = {}
+        self._tasks: set[Any] = set()
 
     def slots(self, actor: bool) -> int:
-        """Cores of the cluster, or the size of the pool of actors."""
-        return self._most_actors if actor else max(1, int(ray.cluster_resources().get("CPU", 1)))
+        """Tasks that find room in the cluster, or the size of the pool of actors."""
+        if actor:
+            return self._needs.actors
+        there, task = ray.cluster_resources(), self._needs.task
+        return max(1, int(there.get("CPU", 1) / task.cpus)) if task.cpus else max(1, int(there.get("CPU", 1)))
 
     def submit(self, function: Callable[..., Any], task: Any, *, actor: bool) -> Any:
-        """Start a task on a free core, or on the actor with the least to do."""
+        """Start a task where there is room, or on the actor with the least to do."""
         if not actor:
-            return _task.remote(function, task, os.getcwd())
-        while len(self._actors) < self._most_actors:
-            self._load[len(self._actors)] = 0
-            self._actors.append(_Actor.options(**self._actor_options).remote(os.getcwd()))  # type: ignore[attr-defined]
-        number = min(self._load, key=lambda n: self._load[n])
-        self._load[number] += 1
-        handle = self._actors[number].run.remote(function, task)
-        self._actor_of[handle] = number
+            handle = _task.options(**_options(self._needs.task)).remote(function, task, os.getcwd())
+            self._tasks.add(handle)
+            return handle
+        kept = min(self._actors, key=lambda kept: len(kept.queue), default=None)
+        if kept is None or (kept.queue and len(self._actors) < self._needs.actors):
+            options = _options(self._needs.actor)
+            kept = _Kept(_Actor.options(**options).remote(os.getcwd()))  # type: ignore[attr-defined]
+            self._actors.append(kept)
+        handle = kept.actor.run.remote(function, task)
+        kept.queue.append(handle)
+        self._actor_of[handle] = kept
         return handle
 
     def wait(self, handles: list[Any]) -> list[tuple[Any, Callable[[], Any]]]:
@@ -80,21 +120,57 @@ class OnRay:
         return [(handle, partial(self._result, handle)) for handle in done]
 
     def close(self) -> None:
-        """Stop the actors."""
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors = []
+        """Stop the actors, and the tasks that are on their way."""
+        for kept in self._actors:
+            ray.kill(kept.actor)
+        for handle in self._tasks:
+            ray.cancel(handle, force=True)
+        self._actors, self._tasks = [], set()
 
     def _result(self, handle: Any) -> Any:
-        number = self._actor_of.pop(handle, None)
-        if number is not None:
-            self._load[number] -= 1
+        self._tasks.discard(handle)
+        kept = self._actor_of.pop(handle, None)
         try:
             with _signals_as_raised():
                 return ray.get(handle)
         except _DEATHS as error:
-            if number is not None:
-                self._actors[number] = _Actor.options(**self._actor_options).remote(os.getcwd())  # type: ignore[attr-defined]
-            raise WorkerDied from error
+            # A task has a process to itself; of what an actor had, only what it was at is to blame.
+            raise WorkerDied(blamed=kept is None or self._lost(kept, handle)) from error
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None
+        finally:
+            if kept is not None:
+                kept.queue.remove(handle)
+
+    def _lost(self, kept: _Kept, handle: Any) -> bool:
+        if kept in self._actors:
+            self._actors.remove(kept)
+            ray.kill(kept.actor)  # it may be out of reach only, and still at work
+        return kept.blames(handle)
+
+    @cached_property
+    def _needs(self) -> WorkerNeeds:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus = max(self._wanted.task.gpus, self._wanted.actor.gpus)
+        if gpus > max(node.get("GPU", 0) for node in nodes):
+            raise RunError(
+                f"execution: a worker asks for {gpus:g} GPU, and no node of the Ray cluster has so many; "
+                "give the operator fewer, as in `execution: {clip_embed: {gpus: 0}}`"
+            )
+        most = {name: max(node.get(name, 0) for node in nodes) for name in ("CPU", "memory")}
+        return self._wanted.fitted(len(nodes), most["CPU"], most["memory"] / _GB)
+
+
+def _options(needs: Needs) -> dict[str, Any]:
+    return {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "memory": int(needs.memory_gb * _GB)}
+
+
+def _finished(handle: Any) -> bool:
+    """Whether a task has come to its end, well or not."""
+    try:
+        ray.get(handle, timeout=0)
+    except RayTaskError:
+        return True
+    except (GetTimeoutError, *_DEATHS):
+        return False
+    return True

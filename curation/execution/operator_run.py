@@ -1,15 +1,16 @@
 """One operator on one part: which rows it must compute, computing them in a stream, and committing a generation."""
 
-import logging
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from curation.execution.guarded import Guarded
 from curation.execution.streaming import Chunk, gather
 from curation.fetch.ledger import LEDGER
-from curation.operator import OK, Batch, Failure, Operator, Output
+from curation.operator import OK, Batch, Failure, Output
 from curation.part_rows import OperatorRows, PartRows, read_pictures
 from curation.stage import OperatorStep
 from curation.storage import layout, sidecars
@@ -17,7 +18,7 @@ from curation.storage.pictures import PictureWriter
 from curation.storage.sidecars import COMPUTED, ERROR, STATUS, Sidecar
 from curation.storage.tables import put_table
 from schemas.columns import IMAGE, KEY, Column
-from schemas.errors import PairmillError, RunError
+from schemas.errors import RunError
 
 CRASH, GIVEN_UP = "crash", "given_up"
 _MOST_ERROR_CHARS = 500
@@ -63,9 +64,9 @@ class OperatorRun:
         """The chunks with this operator's columns; rows that fail go no further."""
         held: list[Chunk] = []
         ready: list[Chunk] = []
-        stream = Guarded(self.step.operator).stream(self._to_compute(chunks, held, ready), opened)
-        for rows, output in stream:
-            fresh = self._take_in(gather_held(held, rows), output)
+        guarded = Guarded(self.step.operator, self._with_values, f"part {self._rows.name}, {self.step.label}")
+        for rows, (output, values) in guarded.stream(self._to_compute(chunks, held, ready), opened):
+            fresh = self._take_in(gather_held(held, rows), output, values)
             yield from self._flush(ready)
             if len(fresh.rows):
                 yield fresh
@@ -77,12 +78,11 @@ class OperatorRun:
         """Split each chunk: rows with a committed outcome wait in `ready`, the others go to the operator."""
         open_rows = self.open_rows
         adopted = self._adopt(open_rows)
-        crashed = self._crashed()
         for chunk in chunks:
             todo = open_rows[chunk.rows]
             if not todo.all():
                 ready.append(self._committed_columns(chunk.take(np.flatnonzero(~todo))))
-            known = todo & np.isin(chunk.rows, list(crashed) + list(adopted))
+            known = todo & np.isin(chunk.rows, [*self._crashed, *adopted])
             if known.any():
                 ready.extend(self._without_running(chunk.take(np.flatnonzero(known)), adopted))
             todo &= ~known
@@ -107,9 +107,8 @@ class OperatorRun:
             chunk.stored = list(self._rows.stored(chunk.rows.tolist()))
         return chunk
 
-    def _take_in(self, chunk: Chunk, output: Output) -> Chunk:
+    def _take_in(self, chunk: Chunk, output: Output, table: pa.Table) -> Chunk:
         """Keep an output for the commit; return the rows that live on, with the columns as storage gives them back."""
-        table = self._values(len(chunk.rows), output)
         self._new_rows.append(chunk.rows)
         self._new_values.append(table)
         self._ledger.extend(output.ledger)
@@ -128,6 +127,9 @@ class OperatorRun:
         alive = np.flatnonzero(values[STATUS].to_numpy(zero_copy_only=False) == OK)
         return chunk.with_columns(values.select(own), names).take(alive)
 
+    def _with_values(self, count: int, output: Output) -> tuple[Output, pa.Table]:
+        return output, self._values(count, output)
+
     def _values(self, count: int, output: Output) -> pa.Table:
         failures = output.failures
         failed = np.zeros(count, bool)
@@ -145,19 +147,21 @@ class OperatorRun:
         values = self.committed.columns(own).take(pa.array(chunk.rows))
         return self._survivors(chunk, values)
 
+    @cached_property
     def _crashed(self) -> dict[int, str]:
-        """Rows that killed their worker at this operator before."""
+        """Rows that killed their worker at this operator before; where crashes are tried again, under this plan."""
+        plan, part, fingerprint = self._rows.plan, self._rows.name, self.committed.fingerprint
+        tried_again = plan.retry is not None and not self._retried and (not plan.retry or CRASH in plan.retry)
         crashed: dict[int, str] = {}
-        store, part = self._rows.store, self._rows.name
-        name = (part, self.step.name, self.committed.fingerprint)
-        while (record := store.get(layout.crash(*name, len(crashed)))) is not None:
-            crashed[record["row"]] = record["error"]
-        retry = self._rows.plan.retry
-        return {} if retry is not None and not self._retried and (not retry or CRASH in retry) else crashed
+        number = 0
+        while (record := self._rows.store.get(layout.crash(part, self.step.name, fingerprint, number))) is not None:
+            number += 1
+            if not tried_again or record["plan"] == plan.name:
+                crashed[record["row"]] = record["error"]
+        return crashed
 
     def _without_running(self, chunk: Chunk, adopted: dict[int, tuple[OperatorRows, int]]) -> Iterator[Chunk]:
         """Rows whose outcome is known without running: adopted from another part, or failed by a crash."""
-        crashed = self._crashed()
         for place, row in enumerate(chunk.rows.tolist()):
             one = chunk.take(np.array([place]))
             if row in adopted:
@@ -171,7 +175,8 @@ class OperatorRun:
                 yield self._survivors(one, values)
             else:
                 empty = {column.name: [None] for column in self.step.values}
-                self._take_in(one, Output(empty, {0: Failure(CRASH, crashed[row])}))
+                failed = Output(empty, {0: Failure(CRASH, self._crashed[row])})
+                self._take_in(one, failed, self._values(1, failed))
 
     def _adopt(self, open_rows: np.ndarray) -> dict[int, tuple[OperatorRows, int]]:
         """Rows whose URL another part has fetched: row → (what is committed there, row there)."""
@@ -238,8 +243,9 @@ class OperatorRun:
         winner = sidecars.latest(store, self._rows.name, self.step.name, self.committed.fingerprint)
         assert winner is not None
         theirs = sidecars.read_values(store, winner)
-        both = np.flatnonzero(theirs[COMPUTED].to_numpy() & ours[COMPUTED].to_numpy())
-        if not theirs.take(pa.array(both)).equals(ours.take(pa.array(both))):
+        both = pa.array(np.flatnonzero(theirs[COMPUTED].to_numpy() & ours[COMPUTED].to_numpy()))
+        names = [name for name in ours.column_names if name != ERROR]  # the sentence may name an address, a time
+        if not all(same_bits(theirs[name].take(both), ours[name].take(both)) for name in names):
             raise RunError(
                 f"part {self._rows.name}, {self.step.label}: two computations of the same rows gave different values; "
                 f"the operator {self.step.name} is not deterministic: declare `captured = True` or mend it"
@@ -265,31 +271,9 @@ def stored_array(values: Any, column: Column, failed: np.ndarray) -> pa.Array:
     return pa.array([None if gone else value for value, gone in zip(values, failed, strict=True)], type=column.type)
 
 
-class Guarded:
-    """An operator whose `run` may raise: a batch that raises is run row by row, and the row that raises alone fails."""
-
-    def __init__(self, operator: Operator) -> None:
-        self._operator = operator
-
-    def stream(self, batches: Iterator[tuple[np.ndarray, Batch]], opened: Any) -> Iterator[tuple[np.ndarray, Output]]:
-        """The operator's own stream if it has one, else `run` batch by batch."""
-        if type(self._operator).stream is not Operator.stream:
-            yield from self._operator.stream(batches, opened)
-            return
-        for rows, batch in batches:
-            yield from self._run(rows, batch, opened)
-
-    def _run(self, rows: np.ndarray, batch: Batch, opened: Any) -> Iterator[tuple[np.ndarray, Output]]:
-        try:
-            yield rows, self._operator.run(batch, opened)
-        except PairmillError:
-            raise
-        except (Exception, MemoryError, RecursionError) as error:
-            if len(rows) > 1:
-                logging.getLogger(__name__).debug("batch of %d rows raised, now row by row", len(rows), exc_info=True)
-                for i in range(len(rows)):
-                    one = Batch(batch.table.slice(i, 1), [batch.stored[i]])
-                    yield from self._run(rows[i : i + 1], one, opened)
-                return
-            empty = {column.name: [None] for column in self._operator.adds}
-            yield rows, Output(empty, {0: Failure("error", f"{type(error).__name__}: {error}")})
+def same_bits(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    """Whether two columns hold the same, bit by bit: a NaN equals itself."""
+    bits = {pa.float16(): pa.int16(), pa.float32(): pa.int32(), pa.float64(): pa.int64()}.get(one.type)
+    if bits is None:
+        return bool(one.equals(other))
+    return bool(one.combine_chunks().view(bits).equals(other.combine_chunks().view(bits)))

@@ -20,8 +20,8 @@ from curation.part_rows import PartRows
 from curation.selection.keep import Keep
 from curation.stage import OperatorStep, Plan, SelectionStep
 from curation.storage import layout
-from curation.storage.store import Store
-from schemas.errors import PartError
+from curation.storage.store import Store, digest
+from schemas.errors import PairmillError, PartError, RunError
 
 ALIVE = 0
 AT_SOURCE = 1
@@ -122,13 +122,19 @@ class Opened:
     """What operators opened in one worker, kept between parts."""
 
     def __init__(self) -> None:
-        self._by_step: dict[str, Any] = {}
+        self._by_operator: dict[str, Any] = {}
 
     def get(self, step: OperatorStep) -> Any:
-        """What `open` returned for a step."""
-        if step.base_fingerprint not in self._by_step:
-            self._by_step[step.base_fingerprint] = step.operator.open()
-        return self._by_step[step.base_fingerprint]
+        """What `open` returned for a step. Raises RunError."""
+        name = digest([step.ref.name, repr(step.operator), step.ref.source])  # settings too, unlike a fingerprint
+        if name not in self._by_operator:
+            try:
+                self._by_operator[name] = step.operator.open()
+            except PairmillError:
+                raise
+            except Exception as error:
+                raise RunError(f"{step.label}: cannot be opened: {type(error).__name__}: {error}") from error
+        return self._by_operator[name]
 
 
 def probe(task: PartTask, chosen: np.ndarray, *, opened: Opened) -> None:

@@ -1,0 +1,146 @@
+"""What a row may do to its worker, and what becomes of the rows beside it. The worker is a real child process."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Silent, run_job
+from own_operators import fate_of, opened, own_operator, seen, spec_of
+
+from curation.execution.in_process import InProcess
+from curation.job import Job, Wishes
+from schemas.errors import PartError, RunError
+from schemas.pipeline import CurationSpec
+
+GOOD = [f"good {n}" for n in range(5)]
+CURATED = ("curated", "", "")
+
+
+def failed(step: int, reason: str, name: str = "touchy") -> tuple[str, str, str]:
+    return ("failed", f"steps[{step}] {name}", reason)
+
+
+def begun(spec: dict[str, Any], executor: InProcess) -> Job:
+    """A job that has started and needs workers."""
+    job = Job.open(CurationSpec.model_validate(spec), Silent())
+    job.start(lambda: executor)
+    assert not job.advance()
+    return job
+
+
+def test_rows_that_kill_their_worker_fail_alone_at_the_operator_that_was_running(tmp_path: Path) -> None:
+    captions = [*GOOD, "kill 1", "kill 2"]
+    steps = ["caption_stats", own_operator(tmp_path), own_operator(tmp_path, "later")]
+    fates = fate_of(run_job(spec_of(tmp_path, captions, steps, 20), debug=False))
+    assert {caption for caption, fate in fates.items() if fate == CURATED} == set(GOOD)
+    assert fates["kill 1"] == fates["kill 2"] == failed(1, "crash")
+    assert not {"kill 1", "kill 2"} & set(seen(tmp_path, "later"))
+
+
+def test_a_crash_is_tried_again_only_when_asked_for_and_only_those_rows_are_run(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, [*GOOD, "kill 1"], [own_operator(tmp_path)], 20)
+    first = run_job(spec, debug=False)
+    (tmp_path / "cured").touch()
+    (tmp_path / "touchy.seen").unlink()
+    assert run_job(spec, debug=False).version == first.version
+    assert not (tmp_path / "touchy.seen").exists()
+    second = run_job(spec, Wishes(retry=("crash",)), debug=False)
+    assert seen(tmp_path) == ["kill 1"]
+    assert fate_of(second)["kill 1"] == CURATED
+    assert run_job(spec, debug=False).version == second.version
+
+
+def test_a_row_that_kills_its_worker_again_when_tried_again_fails_again(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, ["good", "kill 1"], [own_operator(tmp_path)])
+    first = run_job(spec, debug=False)
+    assert run_job(spec, Wishes(retry=()), debug=False).version == first.version
+
+
+def test_an_operator_that_kills_its_worker_once_costs_no_row(tmp_path: Path) -> None:
+    captions = [*GOOD, "kill once a", "kill once b"]
+    result = run_job(spec_of(tmp_path, captions, [own_operator(tmp_path)], 20), debug=False)
+    assert set(fate_of(result).values()) == {CURATED}
+
+
+def test_a_row_that_raises_or_whose_value_does_not_fit_fails_alone(tmp_path: Path) -> None:
+    captions = [*GOOD, "raise it", "wrong type"]
+    fates = fate_of(run_job(spec_of(tmp_path, captions, [own_operator(tmp_path)], 20)))
+    assert fates.pop("raise it") == fates.pop("wrong type") == failed(0, "error")
+    assert set(fates.values()) == {CURATED}
+
+
+def test_a_part_that_cannot_be_finished_stops_the_run_when_the_others_are_through(tmp_path: Path) -> None:
+    captions = [*GOOD, "refuse"]
+    spec = spec_of(tmp_path, captions, [own_operator(tmp_path), {"top": {"by": "touchy_length", "rows": 2}}], 2)
+    executor = InProcess(debug=True)
+    job = begun(spec, executor)
+    with pytest.raises(PartError) as raised:
+        job.run.run_stage(executor)
+    parts = len(job.run.snapshot.parts)
+    assert parts >= 3
+    assert len([one for one in job.watcher.told if one[0] == "part"]) == parts - 1  # type: ignore[attr-defined]
+    stuck = str(raised.value).rpartition("--give-up ")[2]
+    assert stuck in [member.part.name for member in job.run.snapshot.parts]
+    assert str(raised.value).startswith(f"part {stuck}, steps[0] touchy: the caption refuses; run the same again")
+    with pytest.raises(PartError, match=f"part {stuck}: . rows were not computed at steps.0. touchy"):
+        job.run._decide()
+    result = run_job(spec, Wishes(give_up=[stuck]))
+    fates = fate_of(result)
+    assert fates["refuse"] == failed(0, "given_up")
+    assert result.curated == 2
+    gone = [caption for caption, fate in fates.items() if fate == failed(0, "given_up")]
+    assert len(gone) == next(m.part.rows for m in job.run.snapshot.parts if m.part.name == stuck)
+
+
+def test_an_operator_that_cannot_be_opened_stops_the_run_with_a_sentence(tmp_path: Path) -> None:
+    step = own_operator(tmp_path)
+    step["touchy"]["folder"] = str(tmp_path / "not there")
+    with pytest.raises(RunError, match=r"steps\[0\] touchy: cannot be opened: FileNotFoundError"):
+        run_job(spec_of(tmp_path, GOOD, [step]), debug=False)
+
+
+def test_an_operator_that_kills_its_worker_when_it_is_opened_blames_no_row(tmp_path: Path) -> None:
+    step = own_operator(tmp_path)
+    path = tmp_path / "ops" / "touchy.py"
+    path.write_text(path.read_text().replace("def open(self):", "def open(self):\n        os.kill(os.getpid(), 9)"))
+    with pytest.raises(RunError, match="the worker dies when the operator is opened"):
+        run_job(spec_of(tmp_path, GOOD, [step]), debug=False)
+    assert not (tmp_path / "store" / "crashes").exists()
+
+
+@pytest.mark.parametrize(("line", "refused"), [("", True), ("    captured: ClassVar[bool] = True\n", False)])
+def test_two_computations_that_differ_stop_the_run_unless_the_operator_is_captured(
+    tmp_path: Path, line: str, refused: bool
+) -> None:
+    step = own_operator(tmp_path)
+    path = tmp_path / "ops" / "touchy.py"
+    text = path.read_text().replace("    batch_rows:", f"{line}    batch_rows:")
+    other_run = (
+        "if once(Path(self.folder) / 'other run'):\n"
+        "            from conftest import run_job\n"
+        "            import json\n"
+        "            run_job(json.loads((Path(self.folder) / 'spec.json').read_text()))\n"
+        "            captions = [caption + '!' for caption in captions]\n"
+    )
+    path.write_text(text.replace("cured = (", f"{other_run}        cured = ("))
+    spec = spec_of(tmp_path, GOOD, [step], 20)
+    (tmp_path / "spec.json").write_text(__import__("json").dumps(spec))
+    if refused:
+        with pytest.raises(RunError, match="two computations of the same rows gave different values"):
+            run_job(spec)
+    assert run_job(spec).curated == len(GOOD)
+
+
+def test_a_value_that_is_no_number_is_the_same_twice(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    from curation.execution.operator_run import same_bits
+
+    numbers = pa.chunked_array([pa.array([1.0, float("nan"), None], pa.float32())])
+    assert same_bits(numbers, numbers.slice(0))
+    assert not same_bits(numbers, pa.chunked_array([pa.array([1.0, 2.0, None], pa.float32())]))
+
+
+def test_a_worker_opens_an_operator_once_for_all_its_parts(tmp_path: Path) -> None:
+    run_job(spec_of(tmp_path, GOOD, [own_operator(tmp_path, actor=True)], 2), debug=False)
+    assert len(opened(tmp_path)) == 1
