@@ -14,20 +14,8 @@ from typing import Any, NoReturn
 import click
 
 from flows.commands import asking, background, demonstrating, planning, running, teaching
+from flows.environment import quiet_environment
 from schemas.errors import PairmillError
-
-_ENVIRONMENT = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # what matters of it is said by us
-    "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
-    "RAY_BACKEND_LOG_LEVEL": "error",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",  # where other work shares the cores, spinning threads made training 4 times slower
-    "WDS_SECURE": "1",
-}
 
 
 class Stopped(BaseException):
@@ -81,8 +69,7 @@ for _verb in (*demonstrating.VERBS, *running.VERBS, *planning.VERBS, *background
 
 def main() -> None:
     """The entry point of the installed command."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    quiet_environment()
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         cli.main(prog_name="pairmill")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from curation.job import Job, Result, Wishes
 from curation.storage.store import Store
+from flows.environment import quiet_environment
 from flows.progress import Progress, View
 from flows.services import Services
 from flows.status_file import StatusFile
@@ -153,6 +154,7 @@ def run(
 
     `services` are those of several runs, one after the other, which whoever made them closes.
     """
+    quiet_environment()
     with closing(Progress(views)) as progress, Session.open(request, progress, services) as session:
         if session.begin() and request.executor == "ray":
             session.progress.doing("starts workers")

@@ -1,10 +1,11 @@
-"""Runs one specification on a Ray that is there, each time in a forked driver that kills itself at an event.
+"""Runs specifications on a Ray that is there, for who asks on standard input, a JSON object per line.
 
-    python drivers_on_ray.py RAY_ADDRESS SPEC.json STORE=EVENT:N...
+    python drivers_on_ray.py RAY_ADDRESS
+    {"spec": {…}}                          run here, connected to Ray once for all; answers {"manifest": …} or {"error": …}
+    {"spec": {…}, "killed_at": "part:3"}   run in a forked driver that kills itself; answers {"killed": true}
 
-EVENT:N is the N-th time that the run tells of a `stage`, a `part`, a decision (`decided`) or a shard (`shards`), or
-`seconds:N` after a stage began. Prints one JSON line per driver. The drivers are forked from a process that has
-imported everything and started no thread.
+`part:3` is the third time that the run tells of a finished part; `stage`, `decided` and `shards` are counted too, and
+`seconds:1` is that long after a stage began. Drivers are forked before this process is connected and has threads.
 """
 
 import json
@@ -14,19 +15,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ray
 from conftest import Silent
+
+from flows import ray_cluster
+
+os.environ |= ray_cluster.token_environment()  # Ray reads it when it is imported
+
+import ray
 
 from curation.execution.needs import WorkerNeeds
 from curation.execution.on_ray import OnRay
-from curation.job import Job, Result, Wishes
-from flows import ray_cluster
+from curation.job import Job, Result
+from schemas.errors import PairmillError
 from schemas.pipeline import CurationSpec
 
 
-def run_on_ray(spec: dict[str, Any], watcher: Any = None, wishes: Wishes | None = None) -> Result:
+def run_on_ray(spec: dict[str, Any], watcher: Silent) -> Result:
     """Run a specification to its manifest on the Ray that this process is connected to."""
-    job = Job.open(CurationSpec.model_validate(spec), watcher or Silent(), wishes)
+    job = Job.open(CurationSpec.model_validate(spec), watcher)
     executor = OnRay(WorkerNeeds.of(job.plan, job.spec.execution))
     try:
         job.start(lambda: executor)
@@ -67,21 +73,34 @@ class Deadly(Silent):
 
 
 def main() -> None:
-    """Run what the arguments say."""
-    address, spec = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
-    for argument in sys.argv[3:]:
-        store, _, point = argument.partition("=")
-        event, _, number = point.partition(":")
-        child = os.fork()
-        if child == 0:
-            ray_cluster.connect(address, Path(store), ours=True)
-            run_on_ray(spec | {"store": store}, Deadly(event, int(number)))
-            ray.shutdown()
-            os._exit(0)
-        status = os.waitpid(child, 0)[1]
-        print(json.dumps({"store": store, "point": point, "killed": os.WIFSIGNALED(status)}), flush=True)
-        if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
-            sys.exit(f"{point}: the run failed")
+    """Answer until nobody asks."""
+    address = sys.argv[1]
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "killed_at" in asked:
+            answer: dict[str, Any] = {"killed": os.WIFSIGNALED(_forked(address, asked["spec"], asked["killed_at"]))}
+        else:
+            _connect(address)
+            try:
+                answer = {"manifest": str(run_on_ray(asked["spec"], Silent()).manifest)}
+            except PairmillError as error:
+                answer = {"error": str(error)}
+        print(json.dumps(answer), flush=True)
+
+
+def _forked(address: str, spec: dict[str, Any], killed_at: str) -> int:
+    child = os.fork()
+    if child == 0:
+        event, _, number = killed_at.partition(":")
+        _connect(address)
+        run_on_ray(spec, Deadly(event, int(number)))
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def _connect(address: str) -> None:
+    if not ray.is_initialized():
+        ray_cluster.connect(address, Path(), ours=True)
 
 
 if __name__ == "__main__":

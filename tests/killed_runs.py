@@ -1,4 +1,4 @@
-"""Runs one specification in forked children, each killed at its n-th durable step (-1: never).
+"""Runs one specification in forked children, each killed at its n-th durable step (0: never).
 
     python killed_runs.py SPEC.json STORE=POINT...
 
@@ -13,7 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from conftest import run_job
+
+from curation.dedup.hamming import pairs_within
 
 _STEPS = ("link", "fsync", "replace", "unlink")
 
@@ -21,6 +24,7 @@ _STEPS = ("link", "fsync", "replace", "unlink")
 def main() -> None:
     """Run what the arguments say."""
     spec = json.loads(Path(sys.argv[1]).read_text())
+    pairs_within(np.arange(4, dtype=np.uint64), 4)  # compiled once here, not in every child
     for argument in sys.argv[2:]:
         store, _, point = argument.partition("=")
         status = _forked(spec | {"store": store}, int(point))
@@ -32,14 +36,15 @@ def main() -> None:
 def _forked(spec: dict[str, Any], point: int) -> int:
     child = os.fork()
     if child == 0:
-        _count_down(point)
+        left = _count_down(point)
         run_job(spec)
+        print(json.dumps({"steps": point - left[0]}), flush=True)
         os._exit(0)
     return os.waitpid(child, 0)[1]
 
 
-def _count_down(point: int) -> None:
-    """Kill this process at its n-th durable step, half of them before it happens and half after; -1: never."""
+def _count_down(point: int) -> list[int]:
+    """Kill this process at its n-th durable step, half of them before it happens and half after; 0: never."""
     left = [point]
 
     def counted(original: Any) -> Any:
@@ -57,6 +62,7 @@ def _count_down(point: int) -> None:
 
     for name in _STEPS:
         setattr(os, name, counted(getattr(os, name)))
+    return left
 
 
 if __name__ == "__main__":

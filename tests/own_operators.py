@@ -1,10 +1,10 @@
 """A user's own operators that misbehave as a row's caption says, and specifications that use them.
 
-    kill            kills its worker, until the folder has a file `cured`
-    kill once       kills its worker the first time that the row is seen
-    raise           raises an exception
-    refuse          raises an error of ours, until the folder has a file `cured`
-    wrong type      returns a text where a number is declared
+kill            kills its worker, until the folder has a file `cured`
+kill once       kills its worker the first time that the row is seen
+raise           raises an exception
+refuse          raises an error of ours, until the folder has a file `cured`
+wrong type      returns a text where a number is declared
 """
 
 from pathlib import Path
@@ -94,12 +94,12 @@ def spec_of(folder: Path, captions: list[str], steps: list[Any], rows_per_part: 
     }
 
 
-def fate_of(result: Any) -> dict[str, tuple[str, str, str]]:
+def fate_of(manifest: Path) -> dict[str, tuple[str, str, str]]:
     """Caption → (fate, the step that decided, the reason up to the colon)."""
     import pyarrow.parquet as pq
 
-    (sample,) = read_manifest(result.manifest).samples
-    rows = pq.read_table(result.manifest.parent / sample.parquet).to_pylist()
+    (sample,) = read_manifest(manifest).samples
+    rows = pq.read_table(manifest.parent / sample.parquet).to_pylist()
     return {r["caption"]: (r["fate"], r["fate_step"] or "", (r["fate_reason"] or "").split(":")[0]) for r in rows}
 
 
@@ -111,5 +111,3 @@ def seen(folder: Path, name: str = "touchy") -> list[str]:
 def opened(folder: Path, name: str = "touchy") -> list[str]:
     """Processes that opened the operator, once for each time."""
     return (folder / f"{name}.opened").read_text().splitlines()
-
-

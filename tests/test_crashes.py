@@ -1,5 +1,6 @@
 """What a row may do to its worker, and what becomes of the rows beside it. The worker is a real child process."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def begun(spec: dict[str, Any], executor: InProcess) -> Job:
 def test_rows_that_kill_their_worker_fail_alone_at_the_operator_that_was_running(tmp_path: Path) -> None:
     captions = [*GOOD, "kill 1", "kill 2"]
     steps = ["caption_stats", own_operator(tmp_path), own_operator(tmp_path, "later")]
-    fates = fate_of(run_job(spec_of(tmp_path, captions, steps, 20), debug=False))
+    fates = fate_of(run_job(spec_of(tmp_path, captions, steps, 20), debug=False).manifest)
     assert {caption for caption, fate in fates.items() if fate == CURATED} == set(GOOD)
     assert fates["kill 1"] == fates["kill 2"] == failed(1, "crash")
     assert not {"kill 1", "kill 2"} & set(seen(tmp_path, "later"))
@@ -46,7 +47,7 @@ def test_a_crash_is_tried_again_only_when_asked_for_and_only_those_rows_are_run(
     assert not (tmp_path / "touchy.seen").exists()
     second = run_job(spec, Wishes(retry=("crash",)), debug=False)
     assert seen(tmp_path) == ["kill 1"]
-    assert fate_of(second)["kill 1"] == CURATED
+    assert fate_of(second.manifest)["kill 1"] == CURATED
     assert run_job(spec, debug=False).version == second.version
 
 
@@ -59,12 +60,12 @@ def test_a_row_that_kills_its_worker_again_when_tried_again_fails_again(tmp_path
 def test_an_operator_that_kills_its_worker_once_costs_no_row(tmp_path: Path) -> None:
     captions = [*GOOD, "kill once a", "kill once b"]
     result = run_job(spec_of(tmp_path, captions, [own_operator(tmp_path)], 20), debug=False)
-    assert set(fate_of(result).values()) == {CURATED}
+    assert set(fate_of(result.manifest).values()) == {CURATED}
 
 
 def test_a_row_that_raises_or_whose_value_does_not_fit_fails_alone(tmp_path: Path) -> None:
     captions = [*GOOD, "raise it", "wrong type"]
-    fates = fate_of(run_job(spec_of(tmp_path, captions, [own_operator(tmp_path)], 20)))
+    fates = fate_of(run_job(spec_of(tmp_path, captions, [own_operator(tmp_path)], 20)).manifest)
     assert fates.pop("raise it") == fates.pop("wrong type") == failed(0, "error")
     assert set(fates.values()) == {CURATED}
 
@@ -85,7 +86,7 @@ def test_a_part_that_cannot_be_finished_stops_the_run_when_the_others_are_throug
     with pytest.raises(PartError, match=f"part {stuck}: . rows were not computed at steps.0. touchy"):
         job.run._decide()
     result = run_job(spec, Wishes(give_up=[stuck]))
-    fates = fate_of(result)
+    fates = fate_of(result.manifest)
     assert fates["refuse"] == failed(0, "given_up")
     assert result.curated == 2
     gone = [caption for caption, fate in fates.items() if fate == failed(0, "given_up")]
@@ -124,7 +125,7 @@ def test_two_computations_that_differ_stop_the_run_unless_the_operator_is_captur
     )
     path.write_text(text.replace("cured = (", f"{other_run}        cured = ("))
     spec = spec_of(tmp_path, GOOD, [step], 20)
-    (tmp_path / "spec.json").write_text(__import__("json").dumps(spec))
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
     if refused:
         with pytest.raises(RunError, match="two computations of the same rows gave different values"):
             run_job(spec)
