@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.execution.executor import Executor
+from curation.execution.executor import Executor, run_each
 from curation.fates import Fates
 from curation.ingest import Snapshot
 from curation.part_rows import PartRows, read_pictures
@@ -225,14 +225,9 @@ def _run(
         for number, task in tasks.items():
             yield number, write_shard(task)
         return
-    queue = list(tasks.items())
-    flights: dict[Any, int] = {}
-    while queue or flights:
-        while queue and len(flights) < executor.slots(False) * 2:
-            number, task = queue.pop(0)
-            flights[executor.submit(_write, task, actor=False)] = number
-        for handle, result in executor.wait(list(flights)):
-            yield flights.pop(handle), result()
+    named = {f"shard {number}": number for number in tasks}
+    for name, refs in run_each(executor, _write, ((name, tasks[number]) for name, number in named.items())):
+        yield named[name], refs
 
 
 def _write(task: ShardTask, **_: Any) -> tuple[FileRef, FileRef | None]:

@@ -10,6 +10,7 @@ import csv
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from flows.demo_web.truth import StepTruth, held_against_truth
 from flows.demo_web.web import make_web
 from flows.one_run import Request, run
 from flows.progress import View
+from flows.services import Services
 from schemas.reading import read_yaml
 from schemas.training import TrainingSpec
 
@@ -66,7 +68,7 @@ def demo(
     """Run the whole demo in a folder. The web is served from a free port of this machine; nothing else is asked."""
     started = time.monotonic()
     paths = _Paths(folder.absolute())
-    with DemoServer(paths.root / "web" / "files", port) as server:
+    with DemoServer(paths.root / "web" / "files", port) as server, closing(Services(paths.root)) as services:
         teller.act(f"makes a web of {pairs:,} pairs, with faults planted, and serves it at {server.base_url}")
         web = make_web(
             paths.root / "web", server.base_url, pairs=pairs, seed=seed, tell=lambda n: teller.made(n, pairs)
@@ -75,12 +77,12 @@ def demo(
         write_trusted(paths.root / "trusted", pairs=max(256, pairs // 3), seed=seed)
         _write_evaluation(paths.root / "held_out", pictures=max(100, pairs // 5), seed=seed)
         teller.act("curates the trusted pairs, and trains a small CLIP on them: the scorer")
-        _curate(paths, "demo_trusted", teller, "in-process")
+        _curate(paths, "demo_trusted", teller, "in-process", services)
         _train(paths, "demo_scorer", teller, pairs)
         teller.act("curates the web")
-        curated = _curate(paths, "demo", teller, executor)
+        curated = _curate(paths, "demo", teller, executor, services)
         teller.act("takes the web as it is, for comparison; what was fetched is not fetched again")
-        uncurated = _curate(paths, "demo_uncurated", teller, executor)
+        uncurated = _curate(paths, "demo_uncurated", teller, executor, services)
     scores = {}
     for name in ("curated", "uncurated"):
         teller.act(f"trains a CLIP on the {name} set")
@@ -100,7 +102,7 @@ class _Paths:
         return str(PIPELINES.parent / text) if text.startswith("pipelines/") else text
 
 
-def _curate(paths: _Paths, name: str, teller: Teller, executor: Any) -> Result:
+def _curate(paths: _Paths, name: str, teller: Teller, executor: Any, services: Services) -> Result:
     spec = PIPELINES / "curation" / f"{name}.yaml"
     overrides = [f"store={paths.root}"]
     text = spec.read_text()
@@ -111,7 +113,7 @@ def _curate(paths: _Paths, name: str, teller: Teller, executor: Any) -> Result:
             value = found[0].split(f"{key}: ", 1)[1].split(",")[0].rstrip("} ")
             overrides.append(f"{place}={paths.moved(value)}")
     request = Request(str(spec), overrides=tuple(overrides), executor=executor)
-    return run(request, teller.views())
+    return run(request, teller.views(), services=services)
 
 
 def _train(paths: _Paths, name: str, teller: Teller, pairs: int) -> dict[str, float]:

@@ -71,15 +71,15 @@ def driver(address: str) -> Iterator[Driver]:
     driver.close()
 
 
-def picture_spec(web: SmallWeb, folder: Path, rows_per_part: int = 3) -> dict[str, Any]:
-    """Pictures, a near duplicate and a dead link through tasks and an actor, a barrier, and two shards."""
+def picture_spec(web: SmallWeb, folder: Path, *, rows_per_part: int = 3, actor: bool = True) -> dict[str, Any]:
+    """Pictures, a near duplicate and a dead link through tasks (and an actor), a barrier, two shards."""
     rows = [{"url": web.put(f"/{i}.jpg", textured_jpeg(i)), "caption": f"picture {i}"} for i in range(9)]
     rows.append({"url": web.put("/again.jpg", textured_jpeg(3, 144, 120)), "caption": "again"})
     rows.append({"url": f"{web.base_url}/dead.jpg", "caption": "dead"})
     steps = [
         DOWNLOAD,
         {"image_hash": {"kind": "phash"}},
-        own_operator(folder, actor=True),
+        own_operator(folder, actor=actor),
         "caption_stats",
         {"dedup": {"by": "phash", "within": 4}},
     ]
@@ -152,7 +152,7 @@ def test_a_worker_that_is_killed_is_survived_and_a_row_that_kills_it_fails_alone
 @pytest.fixture
 def killed(address: str, web: SmallWeb, tmp_path: Path) -> Iterator[dict[str, Path]]:
     """Stores whose run was killed, by kill point."""
-    spec = picture_spec(web, tmp_path)
+    spec = picture_spec(web, tmp_path, actor=False)
     stores = {point: tmp_path / point.replace(":", "-") for point in KILL_POINTS}
     mortal = Driver(address)
     for point, store in stores.items():
@@ -164,7 +164,7 @@ def killed(address: str, web: SmallWeb, tmp_path: Path) -> Iterator[dict[str, Pa
 def test_a_driver_killed_anywhere_and_run_again_gives_the_same_bytes_and_refetches_nothing_committed(
     driver: Driver, killed: dict[str, Path], web: SmallWeb, tmp_path: Path
 ) -> None:
-    spec = picture_spec(web, tmp_path)
+    spec = picture_spec(web, tmp_path, actor=False)
     run_job(spec)
     wanted = curated_bytes(tmp_path / "store")
     committed = {point: committed_urls(store) for point, store in killed.items()}
