@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.execution.executor import Executor
+from curation.execution.executor import Executor, run_each
 from curation.fetch.to_stored import to_stored
 from curation.ingest import OURS, Snapshot, Staging, find_snapshot, ingest, ingest_database, load_parts
 from curation.operator import OK
@@ -74,16 +74,8 @@ def capture_source(
 
 
 def _capture_files(executor: Executor, tasks: list[_CaptureTask]) -> None:
-    flights: list[Any] = []
-    queue = iter(tasks)
-    while True:
-        while len(flights) < executor.slots(False) * 2 and (task := next(queue, None)) is not None:
-            flights.append(executor.submit(_capture, task, actor=False))
-        if not flights:
-            return
-        for handle, result in executor.wait(flights):
-            flights.remove(handle)
-            result()
+    for _ in run_each(executor, _capture, ((task.source.files[task.index].path, task) for task in tasks)):
+        pass
 
 
 def _capture(task: _CaptureTask, **_: Any) -> None:

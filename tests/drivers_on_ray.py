@@ -1,7 +1,7 @@
 """Runs specifications on a Ray that is there, for who asks on standard input, a JSON object per line.
 
     python drivers_on_ray.py RAY_ADDRESS
-    {"spec": {…}}                          run here, connected to Ray once for all; answers {"manifest": …}
+    {"spec": {…}}                          run here, connected to Ray once for all; answers {"manifest": …} or an error
     {"spec": {…}, "killed_at": "part:3"}   run in a forked driver that kills itself; answers {"killed": true}
 
 `part:3` is the third time that the run tells of a finished part; `stage`, `decided` and `shards` are counted too, and
@@ -26,6 +26,7 @@ import ray
 from curation.execution.needs import WorkerNeeds
 from curation.execution.on_ray import OnRay
 from curation.job import Job, Result
+from schemas.errors import RunError
 from schemas.pipeline import CurationSpec
 
 
@@ -80,7 +81,10 @@ def main() -> None:
             answer: dict[str, Any] = {"killed": os.WIFSIGNALED(_forked(address, asked["spec"], asked["killed_at"]))}
         else:
             _connect(address)
-            answer = {"manifest": str(run_on_ray(asked["spec"], Silent()).manifest)}
+            try:
+                answer = {"manifest": str(run_on_ray(asked["spec"], Silent()).manifest)}
+            except RunError as error:
+                answer = {"error": str(error)}
         print(json.dumps(answer), flush=True)
 
 

@@ -145,8 +145,17 @@ def test_a_worker_that_is_killed_is_survived_and_a_row_that_kills_it_fails_alone
     assert fates.pop("kill it") == ("failed", "steps[0] touchy", "crash")
     assert set(fates.values()) == {("curated", "", "")}
     assert (tmp_path / "kill once").exists()
-    if actor:
-        assert seen(tmp_path).count("good 0") <= 7
+    assert len(list((tmp_path / "store" / "crashes").rglob("*.json"))) == 1
+
+
+def test_a_run_that_asks_for_what_no_node_has_is_refused_and_does_not_wait_for_it(
+    driver: Driver, tmp_path: Path
+) -> None:
+    spec = spec_of(tmp_path, ["good"], [own_operator(tmp_path, actor=True)])
+    said = driver.ask(spec=spec | {"execution": {"touchy": {"gpus": 100}}})["error"]
+    assert said.startswith("execution: a worker asks for 100 GPU, and no node of the Ray cluster has so many")
+    driver.run(spec | {"execution": {"touchy": {"cpus": 64, "memory_gb": 100_000, "actors": 2}}})
+    assert seen(tmp_path) == ["good"]
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""The demo, small but whole: a web on this machine, Ray and Prefect, curation, training, and the truth about it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from curation.verify import verify
+
+PAIRS = 480
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> tuple[dict, Path, str]:
+    """What one run of the demo prints as JSON, its folder, and its progress."""
+    folder = tmp_path_factory.mktemp("demo")
+    command = [
+        sys.executable,
+        "-m",
+        "flows.command_line",
+        "demo",
+        "--folder",
+        str(folder),
+        "--pairs",
+        str(PAIRS),
+        "--json",
+    ]
+    environment = os.environ | {"PAIRMILL_HOME": str(folder / "home")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), folder, done.stderr
+
+
+def test_every_step_takes_out_what_was_planted_for_it(demo):
+    record, _, _ = demo
+    planted = {step["step"]: step for step in record["truth"]}
+    for step in ("worded", "english", "steps[4] download", "big_enough", "exact", "near"):
+        found = planted[step]
+        assert found["taken_out"] > 0
+        assert found["rightly"] >= 0.95 * found["taken_out"], step
+        assert found["rightly"] >= 0.95 * found["planted"], step
+
+
+def test_the_funnel_sums_to_the_pool_and_the_set_verifies(demo):
+    record, _, _ = demo
+    curated = record["curated"]
+    funnel = curated["funnel"]
+    dropped = sum(step["rows_in"] - step["rows_out"] for step in funnel[1:])
+    at_source = curated["rows"]["pool"] - funnel[0]["rows_out"]
+    assert curated["rows"]["pool"] == curated["rows"]["curated"] + dropped + at_source
+    report = verify(curated["manifest"])
+    assert report.ok, report.text()
+
+
+def test_both_models_are_trained_on_equal_compute_and_measured(demo):
+    record, folder, said = demo
+    assert set(record["scores"]) == {"curated", "uncurated"}
+    for scores in record["scores"].values():
+        assert set(scores) == {"colour", "shape", "pair"}
+        assert all(0 <= score <= 1 for score in scores.values())
+    steps = [
+        len((folder / "trained" / name / "metrics.jsonl").read_text().splitlines()) for name in ("curated", "uncurated")
+    ]
+    assert steps[0] == steps[1] > 0
+    assert "trains a CLIP on the curated set" in said
+
+
+def test_the_trained_model_is_one_that_clip_embed_took(demo):
+    record, folder, _ = demo
+    assert (folder / "trained" / "scorer" / "model" / "open_clip_config.json").is_file()
+    kinds = [step["kind"] for step in record["curated"]["funnel"]]
+    assert "clip_embed" in kinds
+    assert "clip_score" in kinds
