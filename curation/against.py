@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from schemas.manifest import read_manifest
 
 from curation.selection.step import DatasetStep
 from curation.stage import Plan, SelectionStep
 from curation.storage.store import file_sha256
 from schemas.columns import KEY
 from schemas.errors import InputError
+from schemas.manifest import read_manifest
 
 
 @dataclass(frozen=True)
