@@ -4,17 +4,18 @@ Each step sees the columns that the source and earlier steps give. What is wrong
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 from pydantic import ValidationError
 
 from curation import sql
+from curation.draft import Draft, source_columns
 from curation.ingest import Snapshot
 from curation.materialise import ShardsWanted
 from curation.operator import Operator
-from curation.registry import OperatorRef, Registry, dataset_steps, operator_names
+from curation.registry import OperatorRef, Registry, dataset_steps
 from curation.selection.keep import Keep
 from curation.selection.step import DatasetStep
 from curation.stage import CAPTURE, OperatorStep, Plan, SelectionStep, Where
@@ -24,6 +25,7 @@ from schemas import columns as c
 from schemas import pixels
 from schemas.columns import Column
 from schemas.errors import InputError
+from schemas.nearest import unknown_name
 from schemas.overrides import spelled
 from schemas.pipeline import CurationSpec, Step
 from schemas.reading import sentence_of
@@ -33,29 +35,10 @@ CAPTURE_COLUMNS = (c.SHA256, c.STORED_SHA256, c.ORIGINAL_WIDTH_PX, c.ORIGINAL_HE
 _BARE_STATUS = {"download"}  # whose status and error stand without a prefix
 
 
-@dataclass
-class _Draft:
-    """What is known while the steps are walked."""
-
-    registry: Registry
-    columns: dict[str, Where]
-    steps: list[OperatorStep | SelectionStep]
-    capture: OperatorStep | None = None
-    picture_step: int | None = None
-
-    @property
-    def types(self) -> dict[str, pa.DataType]:
-        return {name: where.column.type for name, where in self.columns.items() if name != c.IMAGE.name}
-
-    def producer(self, index: int) -> OperatorStep:
-        step = self.capture if index == -1 else self.steps[index]
-        assert isinstance(step, OperatorStep)
-        return step
-
-
 def build_plan(spec: CurationSpec, extra: Mapping[str, pa.DataType], *, captured: bool) -> Plan:
     """Check every step of a specification over a source with these columns of its own. Raises InputError."""
-    draft = _Draft(Registry(spec.operators), _source_columns(extra), [])
+    draft = Draft(Registry(spec.operators), source_columns(extra), spec.execution)
+    _require_operators(spec)
     if captured:
         _add_capture(draft)
     for index, step in enumerate(spec.steps):
@@ -70,6 +53,14 @@ def build_plan(spec: CurationSpec, extra: Mapping[str, pa.DataType], *, captured
         needs_url=draft.picture_step is not None and draft.picture_step >= 0,
         capture=draft.capture,
     )
+
+
+def _require_operators(spec: CurationSpec) -> None:
+    """Refuse resources for what no step names."""
+    names = [step.name for step in spec.steps]
+    for name in spec.execution:
+        if name not in names:
+            raise InputError(f"execution: {unknown_name(name, names, 'steps')}")
 
 
 def where_of(index: int, step: Step) -> str:
@@ -91,14 +82,7 @@ def _selection_record(step: SelectionStep) -> Any:
     return [step.step.version, step.mark, step.step.model_dump(mode="json", exclude={"force"})]
 
 
-def _source_columns(extra: Mapping[str, pa.DataType]) -> dict[str, Where]:
-    columns = {column.name: Where(column, "part") for column in (c.KEY, c.URL, c.CAPTION)}
-    for name, kind in extra.items():
-        columns[name] = Where(Column(name, kind, "from the source"), "source")
-    return columns
-
-
-def _add_capture(draft: _Draft) -> None:
+def _add_capture(draft: Draft) -> None:
     """Pictures that came with the source: their sidecar stands before the first step."""
     fingerprint = digest({"operator": CAPTURE, "version": CAPTURE_VERSION})
     adds = (*CAPTURE_COLUMNS, c.IMAGE)
@@ -107,10 +91,10 @@ def _add_capture(draft: _Draft) -> None:
     draft.picture_step = -1
     for column in adds:
         if column.name not in draft.columns:  # what the source says of its own pictures goes before what we say
-            _add_column(draft, column, Where(column, "sidecar", -1, column.name))
+            draft.add(column, Where(column, "sidecar", -1, column.name))
 
 
-def _planned(draft: _Draft, index: int, step: Step) -> OperatorStep | SelectionStep:
+def _planned(draft: Draft, index: int, step: Step) -> OperatorStep | SelectionStep:
     draft.registry.require(step.name)
     label = step.id or where_of(index, step)
     if step.name in dataset_steps():
@@ -118,8 +102,11 @@ def _planned(draft: _Draft, index: int, step: Step) -> OperatorStep | SelectionS
     return _operator_step(draft, index, label, step)
 
 
-def _operator_step(draft: _Draft, index: int, label: str, step: Step) -> OperatorStep:
+def _operator_step(draft: Draft, index: int, label: str, step: Step) -> OperatorStep:
     parameters = _mapping(step)
+    given = draft.execution.get(step.name)
+    if given is not None and given.concurrency is not None:
+        parameters = {"concurrency": given.concurrency, **parameters}
     ref = draft.registry.operator(step.name, parameters)
     operator = _checked(ref.operator_class(), parameters)
     operator.check()
@@ -132,7 +119,7 @@ def _operator_step(draft: _Draft, index: int, label: str, step: Step) -> Operato
         if own not in reads:
             raise InputError(f"reads: the operator does not read {own!r}; it reads: {', '.join(reads) or 'nothing'}")
     for column in operator.reads:
-        _require_column(draft, column, reads[column.name])
+        draft.require(column, reads[column.name])
     prefix = step.as_prefix
     visible = {column.name: f"{prefix}_{column.name}" if prefix else column.name for column in operator.adds}
     producers, rides_on = _producers(draft, reads)
@@ -149,18 +136,18 @@ def _operator_step(draft: _Draft, index: int, label: str, step: Step) -> Operato
     )
     for column in operator.adds:
         name = visible[column.name]
-        _add_column(draft, column.named(name), Where(column.named(name), "sidecar", index, column.name), step.name)
+        draft.add(column.named(name), Where(column.named(name), "sidecar", index, column.name), step.name)
         if column.name == c.IMAGE.name:
             draft.picture_step = index
     stem = prefix or ("" if step.name in _BARE_STATUS else step.name)
     for own, outcome in ((sidecars.STATUS, c.STATUS), (sidecars.ERROR, c.ERROR)) if operator.can_fail else ():
         name = f"{stem}_{outcome.name}" if stem else outcome.name
         seen = Column(name, outcome.type, f"{outcome.name} of {label}")
-        _add_column(draft, seen, Where(seen, "sidecar", index, own), step.name)
+        draft.add(seen, Where(seen, "sidecar", index, own), step.name)
     return planned
 
 
-def _producers(draft: _Draft, reads: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+def _producers(draft: Draft, reads: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Fingerprints of what an operator reads, and the columns that ride along without one."""
     producers: dict[str, str] = {}
     rides_on: dict[str, None] = {}
@@ -194,7 +181,7 @@ def _fingerprint(name: str, ref: OperatorRef, operator: Operator, producers: Map
     return digest(record)
 
 
-def _selection_step(draft: _Draft, index: int, label: str, step: Step) -> SelectionStep:
+def _selection_step(draft: Draft, index: int, label: str, step: Step) -> SelectionStep:
     cls = dataset_steps()[step.name]
     if issubclass(cls, Keep):
         if not isinstance(step.parameters, str):
@@ -208,7 +195,7 @@ def _selection_step(draft: _Draft, index: int, label: str, step: Step) -> Select
     mark = getattr(built, "mark", None)
     if mark is not None:
         column = Column(mark, pa.bool_(), f"whether {label} would keep the row")
-        _add_column(draft, column, Where(column, "mark", index, mark), step.name)
+        draft.add(column, Where(column, "mark", index, mark), step.name)
     return SelectionStep(index, label, step.name, built, tuple(used), mark)
 
 
@@ -228,46 +215,6 @@ def _checked(cls: Any, parameters: Mapping[str, Any]) -> Any:
         known = list(cls.model_fields)
         said = [(spelled(detail["loc"]), sentence_of(detail, known)) for detail in error.errors()]
         raise InputError("; ".join(f"{place}: {text}" if place else text for place, text in said)) from error
-
-
-def _require_column(draft: _Draft, wanted: Column, name: str) -> None:
-    if name not in draft.columns:
-        adders = [operator for operator in operator_names() if name in _added_by(draft.registry, operator)]
-        hint = f"; added by: {', '.join(adders)}" if adders else ""
-        so_far = ", ".join(draft.columns)
-        raise InputError(f"reads column {name!r}, which no earlier step adds (so far: {so_far}){hint}")
-    found = draft.columns[name].column.type
-    if not _fits(wanted, found):
-        raise InputError(f"reads column {name!r} as {wanted.type}, but it is {found}")
-
-
-def _fits(wanted: Column, found: pa.DataType) -> bool:
-    if wanted.type == pa.binary():
-        return bool(pa.types.is_fixed_size_binary(found))  # an embedding of any width
-    if pa.types.is_string(wanted.type) and pa.types.is_large_string(found):
-        return True
-    return bool(wanted.type == found)
-
-
-def _added_by(registry: Registry, name: str) -> list[str]:
-    try:
-        return [column.name for column in registry.operator(name).build().adds]
-    except (ValidationError, InputError, AttributeError):
-        return []
-
-
-def _add_column(draft: _Draft, column: Column, where: Where, step: str = "the source") -> None:
-    if column.name in draft.columns:
-        there = draft.columns[column.name]
-        if there.kind == "source":
-            raise InputError(
-                f"adds column {column.name!r}, which the source has already; read the source's under another name: "
-                f"source: {{columns: {{source_{column.name}: {column.name}}}}}, or drop this step"
-            )
-        raise InputError(
-            f"adds column {column.name!r}, which an earlier step added; write `as: <prefix>` beside {step}"
-        )
-    draft.columns[column.name] = where
 
 
 def shards_wanted(spec: CurationSpec, plan: Plan) -> ShardsWanted:

@@ -1,0 +1,79 @@
+"""What is wrong with a specification is known before anything runs, and said by step."""
+
+import pyarrow as pa
+import pytest
+
+from curation.plan import build_plan
+from curation.stage import OperatorStep, Plan
+from schemas.errors import InputError
+from schemas.pipeline import CurationSpec
+
+DOWNLOAD = {"download": {"shortest_side_px": 64}}
+
+
+def plan_of(steps: list, extra: dict | None = None, **more) -> Plan:
+    spec = {"name": "x", "source": {"table": "t.parquet"}, "steps": steps} | more
+    return build_plan(CurationSpec.model_validate(spec), extra or {}, captured=False)
+
+
+def fingerprints(plan: Plan) -> dict[str, str]:
+    return {step.name: step.base_fingerprint for step in plan.steps if isinstance(step, OperatorStep)}
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        (["clip_score"], r"steps\[0\] clip_score: reads column 'clip_image', .*so far: key, url, caption.*clip_embed"),
+        (["clip_scor"], r"steps\[0\] clip_scor: .*no operator is called 'clip_scor'; did you mean 'clip_score'"),
+        ([{"keep": "captio = 'x'"}], r'steps\[0\] keep: Referenced column "captio" not found.*Candidates: "caption"'),
+        ([{"keep": "length(caption)"}], r"steps\[0\] keep: .*is no predicate"),
+        ([{"keep": "random() > 0.5"}], r"steps\[0\] keep: random\(\) does not give the same value every time"),
+        (["inspect_image"], r"steps\[0\] inspect_image: reads column 'image'.*added by: download"),
+        ([DOWNLOAD, DOWNLOAD], r"steps\[1\] download: adds column 'http_status', which an earlier step added"),
+        ([DOWNLOAD, {"inspect_image": 5}], r"steps\[1\] inspect_image: wants its parameters as names and values"),
+        ([{"download": {"shortest_side": 64}}], r"steps\[0\] download: .*did you mean 'shortest_side_px'"),
+        ([{"dedup": {"by": "caption", "within": 4}}], r"steps\[0\] dedup: .*string"),
+        ([{"top": {"by": "captions", "rows": 3}}], r"steps\[0\] top: .*captions"),
+    ],
+)
+def test_a_wrong_step_is_refused_by_a_sentence_that_names_it(steps, said):
+    with pytest.raises(InputError, match=said):
+        plan_of(steps, shards={"format": "parquet"})
+
+
+def test_a_column_that_the_source_has_is_not_added_again_and_the_mapping_to_write_is_said():
+    with pytest.raises(InputError, match=r"columns: \{source_phash: phash\}"):
+        plan_of([DOWNLOAD, "image_hash"], {"phash": pa.uint64()})
+
+
+def test_resources_for_what_no_step_names_are_refused():
+    with pytest.raises(InputError, match="execution: there is no 'downlod'; did you mean 'download'"):
+        plan_of([DOWNLOAD], execution={"downlod": {"concurrency": 4}})
+
+
+def test_resources_reach_the_operator_and_change_no_fingerprint():
+    plain, busy = plan_of([DOWNLOAD]), plan_of([DOWNLOAD], execution={"download": {"concurrency": 7}})
+    assert busy.steps[0].operator.concurrency == 7
+    assert fingerprints(plain) == fingerprints(busy)
+
+
+def test_a_setting_changes_no_fingerprint_and_a_result_changes_that_of_all_that_read_it():
+    steps = [DOWNLOAD, "inspect_image", "caption_stats"]
+    slow = [{"download": {"shortest_side_px": 64, "timeout_s": 99}}, *steps[1:]]
+    other = [{"download": {"shortest_side_px": 65}}, *steps[1:]]
+    assert fingerprints(plan_of(steps)) == fingerprints(plan_of(slow))
+    changed, before = fingerprints(plan_of(other)), fingerprints(plan_of(steps))
+    assert {name for name in before if before[name] != changed[name]} == {"download", "inspect_image"}
+
+
+def test_stages_are_cut_at_barriers_and_a_filter_changes_no_fingerprint():
+    steps = [DOWNLOAD, {"keep": "length(caption) > 3"}, "image_hash", {"dedup": {"by": "phash"}}, "inspect_image"]
+    plan = plan_of(steps)
+    assert [len(stage.steps) for stage in plan.stages] == [3, 1]
+    assert fingerprints(plan) == fingerprints(plan_of([step for step in steps if step != steps[1]]))
+
+
+def test_two_uses_of_an_operator_take_a_prefix_and_share_their_sidecar():
+    plan = plan_of(["caption_stats", {"caption_stats": None, "as": "again"}])
+    assert plan.columns["again_caption_words"].step == 1
+    assert plan.steps[0].base_fingerprint == plan.steps[1].base_fingerprint
