@@ -1,7 +1,9 @@
 """From a plan to fates: adopt what is decided, settle what is committed, ask an executor for what is missing."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,10 @@ from curation.storage.store import FileRef, Store
 from curation.storage.tables import read_table
 from schemas.columns import KEY
 from schemas.errors import PartError
+
+_THREADS = min(8, os.cpu_count() or 1)
+
+Result = TypeVar("Result")
 
 
 class Watcher(Protocol):
@@ -111,8 +117,14 @@ class Run:
 
     def _settle(self) -> dict[str, Settled]:
         if self._settled is None:
-            self._settled = {member.part.name: settle(self._task(member)) for member in self.snapshot.parts}
+            settled = self._each_part(lambda member: settle(self._task(member)))
+            self._settled = {member.part.name: one for member, one in settled}
         return self._settled
+
+    def _each_part(self, function: Callable[[Member], Result]) -> Iterator[tuple[Member, Result]]:
+        """A function of every part, in the parts' order; reading and SQL leave Python's lock, so threads help."""
+        with ThreadPoolExecutor(_THREADS) as threads:
+            yield from zip(self.snapshot.parts, threads.map(function, self.snapshot.parts), strict=True)
 
     def _decide(self) -> None:
         """Settle the stage from what is committed, decide its barrier, and fix the decision under the plan's name."""
@@ -139,13 +151,9 @@ class Run:
     def _decide_barrier(self, step: SelectionStep) -> None:
         places: list[tuple[str, np.ndarray]] = []
         tables = []
-        for member in self.snapshot.parts:
-            chosen = self.fates.alive_rows(member.part.name)
+        for member, (chosen, table) in self._each_part(lambda member: self._inputs(step, member)):
             if len(chosen):
-                rows = PartRows(self.store, self.plan, member, self.fates.marks.get(member.part.name))
-                table = rows.table(step.reads, chosen)
-                inputs = sql.evaluate(step.step.inputs, table) if step.step.inputs else pa.table({})
-                tables.append(_with_key(table[KEY.name], inputs))
+                tables.append(table)
                 places.append((member.part.name, chosen))
         if not tables:
             return
@@ -153,6 +161,13 @@ class Run:
         assert isinstance(decision, Decision)
         assert len(decision.kept) == sum(len(rows) for _, rows in places)
         self.fates.apply(step, decision, places)
+
+    def _inputs(self, step: SelectionStep, member: Member) -> tuple[np.ndarray, pa.Table]:
+        """The alive rows of a part, and what a barrier looks at of them."""
+        chosen = self.fates.alive_rows(member.part.name)
+        rows = PartRows(self.store, self.plan, member, self.fates.marks.get(member.part.name))
+        table = rows.table(step.reads, chosen)
+        return chosen, _with_key(table[KEY.name], sql.evaluate(step.step.inputs, table))
 
     def _fix_decision(self) -> None:
         name = layout.plan(self.plan.name, f"stage-{self.reached:03d}")
@@ -215,6 +230,3 @@ def _keep_reason(step: SelectionStep) -> str:
 
 def _with_key(keys: pa.ChunkedArray, inputs: pa.Table) -> pa.Table:
     return pa.table({KEY.name: keys, **{name: inputs[name] for name in inputs.column_names}})
-
-
-ExecutorFactory = Callable[[], Executor]
