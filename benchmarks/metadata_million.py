@@ -65,7 +65,7 @@ def timed(command: list[str]) -> tuple[float, float, dict]:
                 peak[0] = max(peak[0], pss / 1e9)
             except psutil.Error:
                 pass
-            time.sleep(0.05)
+            time.sleep(0.5)  # reading PSS costs the watched process time
 
     watcher = threading.Thread(target=watch)
     watcher.start()

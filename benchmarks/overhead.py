@@ -33,7 +33,9 @@ def main() -> None:
             spec = CurationSpec.model_validate(
                 {"name": "o", "store": str(folder / "store"), "source": source, "steps": steps}
             )
-            job = Job.open(spec, Progress([]))
+            progress = Progress([])
+            job = Job.open(spec, progress)
+            progress.begin(spec.name, job.plan)
             executor = InProcess(debug=True)
             profile = cProfile.Profile(time.perf_counter)
             started = time.perf_counter()

@@ -7,7 +7,9 @@ depend on the selection alone, not on parts, workers or time.
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,8 +224,8 @@ def _run(
     executor: Executor | None, tasks: dict[int, ShardTask]
 ) -> Iterator[tuple[int, tuple[FileRef, FileRef | None]]]:
     if executor is None:
-        for number, task in tasks.items():
-            yield number, write_shard(task)
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:  # Parquet is written outside of Python's lock
+            yield from zip(tasks, threads.map(write_shard, tasks.values()), strict=True)
         return
     named = {f"shard {number}": number for number in tasks}
     for name, refs in run_each(executor, _write, ((name, tasks[number]) for name, number in named.items())):
