@@ -12,7 +12,7 @@ import pyarrow as pa
 from curation.ingest import MEMBER, Member
 from curation.stage import OperatorStep, Plan
 from curation.storage import sidecars
-from curation.storage.sidecars import COMPUTED, ERROR, STATUS, Sidecar
+from curation.storage.sidecars import COMPUTED, STATUS, Sidecar
 from curation.storage.store import Store
 from curation.storage.tables import read_table
 from schemas.columns import KEY
@@ -173,6 +173,3 @@ def _open(store: Store, tar: str) -> int:
         return os.open(store.path(tar), os.O_RDONLY)
     except FileNotFoundError:
         raise StoreError(f"{store.path(tar)}: pictures lie in it, and it is not there; the store is damaged") from None
-
-
-__all__ = ["COMPUTED", "ERROR", "STATUS", "OperatorRows", "PartRows", "read_pictures"]

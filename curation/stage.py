@@ -1,11 +1,11 @@
 """What a plan is made of, and what of it travels to workers: steps with their columns and fingerprints."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from curation.operator import OK, Operator
+from curation.operator import Operator
 from curation.registry import OperatorRef
 from curation.selection.step import DatasetStep
 from curation.storage.store import digest
@@ -110,7 +110,6 @@ class Plan:
     retry: tuple[str, ...] | None = None  # classes of failures to try again
     name: str = ""
     capture: OperatorStep | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -138,8 +137,3 @@ class Plan:
     def pictures(self) -> OperatorStep | None:
         """The step that brings the stored pictures, if any does."""
         return None if self.picture_step is None else self.producer(self.picture_step)
-
-
-def failed(status: str | None) -> bool:
-    """Whether a status tells of a failure."""
-    return status is not None and status != OK

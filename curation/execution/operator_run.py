@@ -210,7 +210,7 @@ class OperatorRun:
             self.step.name,
             self.committed.fingerprint,
             old.generation + 1 if old else 0,
-            sidecars.put_values(self._rows.store, table),
+            put_table(self._rows.store, table),
             locations,
             (*(old.ledgers if old else ()), *ledgers),
             tars,

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from curation.storage import layout
 from curation.storage.store import FileRef, Store
-from curation.storage.tables import put_table, read_table
+from curation.storage.tables import read_table
 from schemas.columns import Column
 
 COMPUTED, STATUS, ERROR = "_computed", "_status", "_error"  # an operator may add columns of the plain names
@@ -68,11 +68,6 @@ def read_values(store: Store, sidecar: Sidecar, columns: Sequence[str] | None = 
 def read_locations(store: Store, sidecar: Sidecar) -> pa.Table:
     """Where the pictures of a part lie: row, tar, offset, length."""
     return read_table(store, sidecar.locations) if sidecar.locations else LOCATIONS.empty_table()
-
-
-def put_values(store: Store, table: pa.Table) -> FileRef:
-    """Put a sidecar's values into the store."""
-    return put_table(store, table)
 
 
 def _record(sidecar: Sidecar) -> dict[str, object]:
