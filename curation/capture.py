@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from curation.execution.executor import Executor, run_each
 from curation.fetch.to_stored import to_stored
-from curation.ingest import OURS, Snapshot, Staging, find_snapshot, ingest, ingest_database, load_parts
+from curation.ingest import OURS, Snapshot, Staging, find_snapshot, ingest, load_parts
 from curation.operator import OK
 from curation.sources.source import CapturedRow, CapturedSource
 from curation.stage import CAPTURE, OperatorStep
-from curation.storage import layout, sidecars
+from curation.storage import layout, out_of_core, sidecars
 from curation.storage.pictures import PictureWriter
 from curation.storage.sidecars import COMPUTED, ERROR, LOCATIONS, STATUS, Sidecar
 from curation.storage.store import FileRef, Store, digest
@@ -130,7 +130,7 @@ def _give_pictures(
     lacking = [m.part for m in snapshot.parts if _lacks(store, m.part.name, step, m.members)]
     if not lacking:
         return
-    with ingest_database(store) as database:
+    with out_of_core.database(store) as database:
         load_parts(store, database, lacking)
         database.execute("CREATE TABLE numbers (part VARCHAR, slot INTEGER)")
         database.executemany("INSERT INTO numbers VALUES (?, ?)", [[part.name, i] for i, part in enumerate(lacking)])

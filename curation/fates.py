@@ -1,6 +1,6 @@
 """What has become of every row of a snapshot: the state that barriers decide, and its file in the store."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,21 +15,16 @@ from curation.storage.store import FileRef, Store
 from curation.storage.tables import put_table, read_table
 from schemas import columns as c
 
-
-@dataclass
-class Note:
-    """What is known of one dropped row beyond its step: the row kept instead, a reason of its own."""
-
-    duplicate_of: str | None = None
-    reason: str | None = None
+# What is known of single dropped rows beyond their step: the key kept instead, a reason of their own.
+NOTES = pa.schema([("row", pa.int32()), (c.DUPLICATE_OF.name, pa.string()), ("reason", pa.string())])
 
 
 @dataclass
 class Fates:
-    """Per part: int16_N codes (see execution/worker.py), notes on single rows, and boolean marks."""
+    """Per part: int16_N codes (see execution/worker.py), NOTES on single rows, and boolean marks."""
 
     codes: dict[str, np.ndarray]
-    notes: dict[str, dict[int, Note]] = field(default_factory=dict)
+    notes: dict[str, pa.Table] = field(default_factory=dict)
     marks: dict[str, dict[str, pa.Array]] = field(default_factory=dict)  # part → mark → booleans of the part
     reasons: dict[int, str] = field(default_factory=dict)  # step index → the reason of its drops
 
@@ -65,11 +60,32 @@ class Fates:
             else:
                 self.codes[part][rows[~kept]] = FIRST_STEP + step.index
         if step.mark is None:
-            for place in decision.duplicate_of.keys() | decision.row_reasons.keys():
-                slot = int(np.searchsorted(starts, place, side="right")) - 1
-                part, rows = places[slot]
-                note = Note(decision.duplicate_of.get(place), decision.row_reasons.get(place))
-                self.notes.setdefault(part, {})[int(rows[place - starts[slot]])] = note
+            self._note(decision, places, starts)
+
+    def _note(self, decision: Decision, places: Sequence[tuple[str, np.ndarray]], starts: np.ndarray) -> None:
+        noted = sorted(decision.duplicate_of.keys() | decision.row_reasons.keys())
+        at = np.array(noted, np.int64)
+        slots = np.searchsorted(starts, at, side="right") - 1
+        texts = [pa.array([said.get(row) for row in noted], pa.string()) for said in _said(decision)]
+        for slot in np.unique(slots).tolist():
+            first, end = np.searchsorted(slots, [slot, slot + 1]).tolist()
+            part, rows = places[slot]
+            here = rows[at[first:end] - starts[slot]]
+            columns = [pa.array(here, pa.int32()), *(text.slice(first, end - first) for text in texts)]
+            notes = pa.Table.from_arrays(columns, schema=NOTES)
+            self.notes[part] = pa.concat_tables([self.notes[part], notes]) if part in self.notes else notes
+
+    def noted(self, part: str, rows: np.ndarray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+        """`duplicate_of` and the own reason of those rows (ascending), NULL where there is none."""
+        notes = self.notes.get(part, NOTES.empty_table())
+        at = np.full(len(rows), -1, np.int64)
+        at[np.searchsorted(rows, notes["row"].to_numpy())] = np.arange(notes.num_rows)
+        there = pa.array(at, mask=at < 0)
+        return notes[c.DUPLICATE_OF.name].take(there), notes["reason"].take(there)
+
+
+def _said(decision: Decision) -> tuple[Mapping[int, str | None], Mapping[int, str]]:
+    return decision.duplicate_of, decision.row_reasons
 
 
 def first_fates(store: Store, plan: Plan, members: Sequence[Member]) -> Fates:
@@ -87,17 +103,11 @@ def first_fates(store: Store, plan: Plan, members: Sequence[Member]) -> Fates:
 
 def put_fates(store: Store, members: Sequence[Member], fates: Fates) -> FileRef:
     """Put fates into the store: a row for every row of every part, in the parts' order."""
-    count = sum(member.part.rows for member in members)
-    duplicate_of, reasons = np.full(count, None, object), np.full(count, None, object)
-    start = 0
-    for member in members:
-        for row, note in fates.notes.get(member.part.name, {}).items():
-            duplicate_of[start + row], reasons[start + row] = note.duplicate_of, note.reason
-        start += member.part.rows
+    noted = [fates.noted(member.part.name, np.arange(member.part.rows)) for member in members]
     columns = {
         "code": np.concatenate([fates.codes[m.part.name] for m in members]) if members else np.zeros(0, np.int16),
-        c.DUPLICATE_OF.name: pa.array(duplicate_of, pa.string()),
-        "reason": pa.array(reasons, pa.string()),
+        c.DUPLICATE_OF.name: pa.chunked_array([x for of, _ in noted for x in of.chunks], pa.string()),
+        "reason": pa.chunked_array([x for _, reason in noted for x in reason.chunks], pa.string()),
     }
     names = sorted({name for marks in fates.marks.values() for name in marks})
     for name in names:
@@ -116,12 +126,10 @@ def read_fates(store: Store, members: Sequence[Member], ref: FileRef, reasons: d
         fates.codes[member.part.name] = part["code"].to_numpy().copy()
         noted = pa.compute.or_(part[c.DUPLICATE_OF.name].is_valid(), part["reason"].is_valid())
         rows = np.flatnonzero(noted.to_numpy())
-        pairs = part.select([c.DUPLICATE_OF.name, "reason"]).take(pa.array(rows)).to_pylist()
-        if pairs:
-            found = zip(rows.tolist(), pairs, strict=True)
-            fates.notes[member.part.name] = {
-                row: Note(pair[c.DUPLICATE_OF.name], pair["reason"]) for row, pair in found
-            }
+        if len(rows):
+            texts = part.select([c.DUPLICATE_OF.name, "reason"]).take(pa.array(rows))
+            columns = [pa.array(rows, pa.int32()), *texts.columns]
+            fates.notes[member.part.name] = pa.Table.from_arrays(columns, schema=NOTES)
         if marks:
             values = {name[len("mark:") :]: part[name].combine_chunks() for name in marks}
             fates.marks[member.part.name] = values

@@ -8,9 +8,7 @@ Everything runs in DuckDB, out of core. The pool is a chain of records put if ab
 again and subtracts again.
 """
 
-import contextlib
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,19 +16,17 @@ import duckdb
 import pyarrow as pa
 
 from curation.sources.files import readable
-from curation.storage import layout
+from curation.storage import layout, out_of_core
 from curation.storage.pool import Part, Pool, extend_pool, read_pool
 from curation.storage.store import FileRef, Store, digest
 from curation.storage.tables import put_table, read_table, runs_of
 from schemas import columns as c
-from schemas.errors import StoreError
 
 OURS = "_pairmill_"  # before our names where the source's own columns stand beside them
 MEMBER = f"{OURS}member"
 REASON = f"{OURS}reason"
 _THEIRS = "theirs:"  # before the source's own names inside of ingest
 REJECTED_COLUMNS = 4  # key, url, caption, reason; then the source's own
-_MEMORY_LIMIT = "1GB"
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def ingest(store: Store, staging: Staging, rows_per_part: int) -> Snapshot:
     found = find_snapshot(store, staging.identity)
     if found:
         return found
-    with ingest_database(store) as database:
+    with out_of_core.database(store) as database:
         rows_read = _stage(database, staging)
         while not _add_new_parts(store, database, rows_per_part):
             pass
@@ -94,25 +90,6 @@ def ingest(store: Store, staging: Staging, rows_per_part: int) -> Snapshot:
     name = digest(staging.identity)
     store.put(layout.snapshot(name), record)
     return _from_record(store, name, store.get(layout.snapshot(name)))
-
-
-@contextlib.contextmanager
-def ingest_database(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
-    """DuckDB in memory, spilling into the store's folder for temporary files."""
-    with store.temporary_folder() as folder:
-        connection = duckdb.connect(":memory:")
-        connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
-        connection.execute("SET temp_directory = $folder", {"folder": str(folder)})
-        connection.execute("SET enable_progress_bar = false")
-        try:
-            yield connection
-        except duckdb.OutOfMemoryException as error:
-            free = shutil.disk_usage(folder).free
-            raise StoreError(
-                f"store {store.root}: ingest ran out of room ({free:,} bytes of disk free): {error}"
-            ) from error
-        finally:
-            connection.close()
 
 
 def _stage(database: duckdb.DuckDBPyConnection, staging: Staging) -> int:

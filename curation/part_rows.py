@@ -12,7 +12,7 @@ import pyarrow as pa
 from curation.ingest import MEMBER, Member
 from curation.stage import OperatorStep, Plan
 from curation.storage import sidecars
-from curation.storage.sidecars import COMPUTED, STATUS, Sidecar
+from curation.storage.sidecars import COMPUTED, LOCATIONS, STATUS, Sidecar
 from curation.storage.store import Store
 from curation.storage.tables import read_table
 from schemas.columns import KEY
@@ -62,11 +62,16 @@ class OperatorRows:
         return pa.table(empty, schema=pa.schema(fields))
 
     @cached_property
+    def location_table(self) -> pa.Table:
+        """Where the stored pictures lie: row (ascending), tar, offset, length."""
+        if self.sidecar is None:
+            return LOCATIONS.empty_table()
+        return sidecars.read_locations(self._store, self.sidecar)
+
+    @cached_property
     def locations(self) -> dict[int, tuple[str, int, int]]:
         """Where the stored pictures lie: row → (tar, offset, length)."""
-        if self.sidecar is None:
-            return {}
-        found = sidecars.read_locations(self._store, self.sidecar).to_pydict()
+        found = self.location_table.to_pydict()
         places = zip(found["tar"], found["offset"], found["length"], strict=True)
         return dict(zip(found["row"], places, strict=True))
 

@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from curation.sql_expression import TABLE, connection, require_function_of_row, select
+from curation.sql_expression import TABLE, connection, plain_column, require_function_of_row, select
 from curation.sql_expression import used_columns as _used_columns
 from schemas.columns import KEY
 from schemas.errors import InputError, RunError
@@ -36,6 +36,9 @@ def evaluate(expressions: Mapping[str, str], table: pa.Table) -> pa.Table:
         return pa.table({})
     used = {name for text in expressions.values() for name in used_columns(text, table.column_names)}
     seen = for_sql(table.select([n for n in table.column_names if n in used] or table.column_names[:1]))
+    named = {name: plain_column(text, seen.column_names) for name, text in expressions.items()}
+    if all(column and _passes_unchanged(seen[column].type) for column in named.values()):  # nothing to compute
+        return pa.table({name: seen[column] for name, column in named.items()})
     try:
         return _query(expressions, seen)
     except duckdb.Error as error:
@@ -55,6 +58,12 @@ def for_sql(table: pa.Table) -> pa.Table:
         if pa.types.is_fixed_size_binary(field.type):
             table = table.set_column(place, field.name, _as_float_lists(table[field.name]))
     return table
+
+
+def _passes_unchanged(kind: pa.DataType) -> bool:
+    """Whether DuckDB gives a column back in the type in which it got it."""
+    plain = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string, pa.types.is_float32, pa.types.is_float64)
+    return any(is_plain(kind) for is_plain in plain)
 
 
 def _as_float_lists(column: pa.ChunkedArray) -> pa.Array:

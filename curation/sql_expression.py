@@ -65,6 +65,15 @@ def used_columns(text: str, columns: Iterable[str]) -> set[str]:
     return {name for found in names for name in known.get(found, ())}
 
 
+def plain_column(text: str, columns: Iterable[str]) -> str | None:
+    """The column that an expression merely names; None where something is computed."""
+    tree = parsed(text)
+    if tree.get("class") != "COLUMN_REF" or len(tree["column_names"]) > 1:
+        return None
+    same = _by_case(columns).get(tree["column_names"][0].casefold(), [])
+    return same[0] if len(same) == 1 else None
+
+
 @cache
 def parsed(text: str) -> Any:
     """DuckDB's tree of one expression. Raises InputError where it is not one."""

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from curation.ingest import MEMBER, REASON, Snapshot, Staging, ingest
+from curation.storage import out_of_core
 from curation.storage.pool import read_pool
 from curation.storage.store import Store
 from curation.storage.tables import read_table
@@ -137,7 +138,7 @@ def test_any_caption_passes_unharmed(store, caption):
     from curation import ingest as module
 
     table = pa.table({"url": ["http://a/1"], "caption": [caption]})
-    with module.ingest_database(store) as database:
+    with out_of_core.database(store) as database:
         assert isinstance(database, duckdb.DuckDBPyConnection)
         database.register("odd", table)
         assert module._stage(database, relation) == 1
