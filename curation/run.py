@@ -1,9 +1,7 @@
 """From a plan to fates: adopt what is decided, settle what is committed, ask an executor for what is missing."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -11,23 +9,18 @@ import pyarrow as pa
 from curation import sql
 from curation.against import load_against
 from curation.execution.executor import Executor, run_parts
-from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, PartTask, Settled, Worked, settle
+from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, Worked
 from curation.fates import Fates, first_fates, put_fates, read_fates
 from curation.ingest import Member, Snapshot
 from curation.part_rows import PartRows
 from curation.selection.keep import Keep
 from curation.selection.step import Decision
+from curation.settling import BLOCK_PARTS, Settling, each
 from curation.stage import OperatorStep, Plan, SelectionStep, Stage
 from curation.storage import layout
-from curation.storage.pool import read_pool
 from curation.storage.store import FileRef, Store
-from curation.storage.tables import read_table
 from schemas.columns import KEY
 from schemas.errors import PartError
-
-_THREADS = min(8, os.cpu_count() or 1)
-
-Result = TypeVar("Result")
 
 
 class Watcher(Protocol):
@@ -56,7 +49,11 @@ class Run:
         self.watcher = watcher
         self.reached = 0  # the first stage that is not decided
         self.fates = self._newest_decision() or first_fates(store, plan, snapshot.parts)
-        self._settled: dict[str, Settled] | None = None
+
+    @cached_property
+    def _settling(self) -> Settling:
+        """How far the parts have come in the current stage."""
+        return Settling(self.store, self.plan, self.reached, self.snapshot.parts, self.fates)
 
     @property
     def decided(self) -> bool:
@@ -66,30 +63,34 @@ class Run:
     def advance(self) -> bool:
         """Go as far as is possible without a worker; say whether every row has its fate."""
         while not self.decided:
-            if any(settled.missing_step is not None for settled in self._settle().values()):
+            if self._settling.left():
+                self._settling.roll_up()
                 return False
             self._decide()
         return True
 
     def run_stage(self, executor: Executor) -> None:
-        """Compute what the current stage lacks, and decide its barrier."""
-        settled = self._settle()
-        missing = [member for member in self.snapshot.parts if settled[member.part.name].missing_step is not None]
-        stage = self.reached
-        alive = {
-            member.part.name: int((self.fates.codes[member.part.name] == ALIVE).sum()) for member in self.snapshot.parts
-        }
-        done = sum(alive.values()) - sum(alive[member.part.name] for member in missing)
-        self.watcher.stage(self.stage_name(stage), len(missing), sum(alive.values()), done)
-        if missing:
-            for worked in run_parts(executor, self._tasks(missing, settled)):
-                self.watcher.part(worked, alive[worked.part])
-        self._settled = None
-        self._decide()
+        """Compute what the next block of parts lacks in the current stage.
 
-    def stage_name(self, number: int) -> str:
-        """A stage by the labels of its operators, for people."""
-        stage = self.plan.stages[number]
+        A part that cannot be finished stops the run (in `advance`) when all others of its stage are through.
+        """
+        stage = self._settling
+        left = stage.left()
+        block = left[:BLOCK_PARTS]
+        alive = {part: int((codes == ALIVE).sum()) for part, codes in self.fates.codes.items()}
+        done = sum(alive.values()) - sum(alive[member.part.name] for member in left)
+        self.watcher.stage(self.stage_name(), len(block), sum(alive.values()), done)
+        error = None
+        try:
+            for worked in run_parts(executor, stage.tasks(block)):
+                self.watcher.part(worked, alive[worked.part])
+        except PartError as raised:
+            error = raised
+        stage.worked(block, error)
+
+    def stage_name(self) -> str:
+        """The current stage by the labels of its operators, for people."""
+        stage = self.plan.stages[self.reached]
         labels = [step.label for step in stage.steps if isinstance(step, OperatorStep)]
         barrier = [stage.barrier.label] if stage.barrier else []
         return ", ".join(labels + barrier) or "selection"
@@ -97,48 +98,19 @@ class Run:
     def missing_rows(self) -> dict[str, int]:
         """Rows that the current stage would compute, by the label of the first operator that lacks them."""
         total: dict[str, int] = {}
-        for settled in self._settle().values():
+        for settled in self._settling.settle().values():
             if settled.missing_step is not None:
                 label = self.plan.steps[settled.missing_step].label
                 total[label] = total.get(label, 0) + settled.missing_rows
         return total
 
-    def _tasks(self, members: Sequence[Member], settled: dict[str, Settled]) -> Iterator[tuple[PartTask, bool]]:
-        neighbours = self._neighbours() if self.plan.pictures else {}
-        for member in members:
-            step = settled[member.part.name].missing_step
-            assert step is not None
-            yield self._task(member, tuple(neighbours.get(member.part.name, ()))), self.plan.producer(step).actor
-
-    def _task(self, member: Member, neighbours: tuple[tuple[int, str, int], ...] = ()) -> PartTask:
-        part = member.part.name
-        marks = self.fates.marks.get(part, {})
-        return PartTask(self.store, self.plan, self.reached, member, self.fates.codes[part], marks, neighbours)
-
-    def _settle(self) -> dict[str, Settled]:
-        if self._settled is None:
-            settled = self._each_part(lambda member: settle(self._task(member)))
-            self._settled = {member.part.name: one for member, one in settled}
-        return self._settled
-
-    def _each_part(self, function: Callable[[Member], Result]) -> Iterator[tuple[Member, Result]]:
-        """A function of every part, in the parts' order; reading and SQL leave Python's lock, so threads help."""
-        with ThreadPoolExecutor(_THREADS) as threads:
-            yield from zip(self.snapshot.parts, threads.map(function, self.snapshot.parts), strict=True)
-
     def _decide(self) -> None:
         """Settle the stage from what is committed, decide its barrier, and fix the decision under the plan's name."""
         stage = self.plan.stages[self.reached]
         before = self.fates.counts()
-        for part, settled in self._settle().items():
-            if settled.missing_step is not None:
-                label = self.plan.steps[settled.missing_step].label
-                raise PartError(
-                    f"part {part}: {settled.missing_rows} rows were not computed at {label}; run the same again, "
-                    f"or fail these rows by decision: --give-up {part}"
-                )
+        for part, settled in self._settling.settle().items():
+            assert settled.missing_step is None, "a stage is decided when every part is computed"
             self.fates.codes[part] = settled.fates
-        self._settled = None
         for step in stage.steps:
             if isinstance(step, SelectionStep):
                 self.fates.reasons[step.index] = _keep_reason(step)
@@ -147,11 +119,12 @@ class Run:
         self._fix_decision()
         self._tell(stage, before)
         self.reached += 1
+        self.__dict__.pop("_settling", None)
 
     def _decide_barrier(self, step: SelectionStep) -> None:
         places: list[tuple[str, np.ndarray]] = []
         tables = []
-        for member, (chosen, table) in self._each_part(lambda member: self._inputs(step, member)):
+        for member, (chosen, table) in each(self.snapshot.parts, lambda member: self._inputs(step, member)):
             if len(chosen):
                 tables.append(table)
                 places.append((member.part.name, chosen))
@@ -195,15 +168,6 @@ class Run:
             gone = counts.get(FIRST_STEP + step.index, 0)
             self.watcher.decided(step.label, alive, alive - gone)
             alive -= gone
-
-    def _neighbours(self) -> dict[str, list[tuple[int, str, int]]]:
-        """For each part, rows whose URL stands in another part too: (row, part there, row there)."""
-        found: dict[str, list[tuple[int, str, int]]] = {}
-        for ref in read_pool(self.store).shared:
-            for pair in read_table(self.store, ref).to_pylist():
-                found.setdefault(pair["part"], []).append((pair["row"], pair["home_part"], pair["home_row"]))
-                found.setdefault(pair["home_part"], []).append((pair["home_row"], pair["part"], pair["row"]))
-        return found
 
 
 def funnel(plan: Plan, snapshot: Snapshot, fates: Fates) -> list[dict[str, object]]:

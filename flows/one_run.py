@@ -113,10 +113,10 @@ class Session:
     def next_stage(self) -> str | None:
         """The name of the next stage that needs workers; None when every row has its fate."""
         with self._ours():
-            return None if self.job.advance() else self.job.run.stage_name(self.job.run.reached)
+            return None if self.job.advance() else self.job.run.stage_name()
 
     def run_stage(self) -> None:
-        """Run the next stage. Raises RunError."""
+        """Run the next stage, or its next block of parts. Raises RunError."""
         with self._ours():
             executor = self.executor()
             self.progress.enter(self.job.run.reached)

@@ -1,0 +1,131 @@
+"""How far the parts of a snapshot have come in one stage, by what is committed; and what workers must still do.
+
+Parts go in blocks: a block that is complete leaves a roll-up record, so that the resume of a run over 500,000 parts
+reads a few hundred records and not millions. A record stands under the plan's name, under which outcomes are final.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from curation.execution.worker import PartTask, Settled, settle
+from curation.fates import Fates
+from curation.ingest import Member
+from curation.stage import Plan
+from curation.storage import layout
+from curation.storage.pool import read_pool
+from curation.storage.store import FileRef, Store
+from curation.storage.tables import put_table, read_table
+from schemas.errors import PartError
+
+BLOCK_PARTS = 1000  # of one roll-up record, and of one Prefect task
+_THREADS = min(8, os.cpu_count() or 1)
+
+Result = TypeVar("Result")
+
+
+def each(members: Sequence[Member], function: Callable[[Member], Result]) -> Iterator[tuple[Member, Result]]:
+    """A function of parts, in their order; reading and SQL leave Python's lock, so threads help."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        yield from zip(members, threads.map(function, members), strict=True)
+
+
+class Settling:
+    """The parts of one stage."""
+
+    def __init__(self, store: Store, plan: Plan, stage: int, members: Sequence[Member], fates: Fates) -> None:
+        self._store = store
+        self._plan = plan
+        self._stage = stage
+        self._members = members
+        self._fates = fates
+        self._settled: dict[str, Settled] = {}
+        self._recorded: set[int] = set()  # blocks that have their roll-up record
+        self._stuck: dict[str, PartError | None] = {}  # parts that could not be finished, and why
+
+    def settle(self) -> dict[str, Settled]:
+        """How far every part has come."""
+        for number in range(0, len(self._members), BLOCK_PARTS):
+            block = self._members[number : number + BLOCK_PARTS]
+            unknown = [member for member in block if member.part.name not in self._settled]
+            if unknown:
+                self._settled |= self._rolled_up(number, block) or self._looked_at(unknown)
+        return self._settled
+
+    def roll_up(self) -> None:
+        """Record what complete blocks have come to; of a single block, the stage's decision says it."""
+        for number in range(0, len(self._members), BLOCK_PARTS):
+            block = self._members[number : number + BLOCK_PARTS]
+            settled = [self._settled[member.part.name] for member in block]
+            complete = all(one.missing_step is None for one in settled)
+            if complete and number not in self._recorded and len(block) < len(self._members):
+                codes = pa.table({"code": np.concatenate([one.fates for one in settled])})
+                self._store.put(self._record(number), {"codes": put_table(self._store, codes).record()})
+                self._recorded.add(number)
+
+    def left(self) -> list[Member]:
+        """Parts that lack something and are not stuck. Raises PartError where only stuck ones are left."""
+        lacking = [m for m in self._members if self.settle()[m.part.name].missing_step is not None]
+        left = [member for member in lacking if member.part.name not in self._stuck]
+        if lacking and not left:
+            part = lacking[0].part.name
+            raise self._stuck[part] or self._not_computed(part)
+        return left
+
+    def tasks(self, members: Sequence[Member]) -> Iterator[tuple[PartTask, bool]]:
+        """(task, whether an actor must begin) for parts that lack something."""
+        for member in members:
+            step = self._settled[member.part.name].missing_step
+            assert step is not None
+            yield self._task(member, tuple(self._neighbours.get(member.part.name, ()))), self._plan.producer(step).actor
+
+    def worked(self, members: Sequence[Member], error: PartError | None) -> None:
+        """Workers have been at these parts; what counts is what is committed. `error` is theirs."""
+        for member in members:
+            self._settled.pop(member.part.name)
+        settled = self.settle()
+        self._stuck |= {m.part.name: error for m in members if settled[m.part.name].missing_step is not None}
+        self.roll_up()
+
+    def _looked_at(self, members: Sequence[Member]) -> dict[str, Settled]:
+        return {member.part.name: one for member, one in each(members, lambda member: settle(self._task(member)))}
+
+    def _rolled_up(self, number: int, block: Sequence[Member]) -> dict[str, Settled] | None:
+        if len(block) == len(self._members) or (found := self._store.get(self._record(number))) is None:
+            return None
+        self._recorded.add(number)
+        codes = read_table(self._store, FileRef(**found["codes"]))["code"].to_numpy()
+        cut = np.split(codes, np.cumsum([member.part.rows for member in block])[:-1])
+        return {member.part.name: Settled(own.copy()) for member, own in zip(block, cut, strict=True)}
+
+    def _record(self, number: int) -> str:
+        return layout.plan(self._plan.name, f"stage-{self._stage:03d}-parts-{number:06d}")
+
+    def _task(self, member: Member, neighbours: tuple[tuple[int, str, int], ...] = ()) -> PartTask:
+        part = member.part.name
+        marks = self._fates.marks.get(part, {})
+        return PartTask(self._store, self._plan, self._stage, member, self._fates.codes[part], marks, neighbours)
+
+    def _not_computed(self, part: str) -> PartError:
+        settled = self._settled[part]
+        assert settled.missing_step is not None
+        return PartError(
+            f"part {part}: {settled.missing_rows} rows were not computed at "
+            f"{self._plan.steps[settled.missing_step].label}; run the same again, or fail these rows by decision: "
+            f"--give-up {part}"
+        )
+
+    @cached_property
+    def _neighbours(self) -> dict[str, list[tuple[int, str, int]]]:
+        """For each part, rows whose URL stands in another part too: (row, part there, row there)."""
+        found: dict[str, list[tuple[int, str, int]]] = {}
+        for ref in read_pool(self._store).shared if self._plan.pictures else ():
+            for pair in read_table(self._store, ref).to_pylist():
+                found.setdefault(pair["part"], []).append((pair["row"], pair["home_part"], pair["home_row"]))
+                found.setdefault(pair["home_part"], []).append((pair["home_row"], pair["part"], pair["row"]))
+        return found
