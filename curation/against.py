@@ -1,57 +1,44 @@
 """The other side of a comparison: Parquet files or manifests of curated sets, pinned by digest before anything runs."""
 
 import glob
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.selection.step import DatasetStep
-from curation.stage import Plan, SelectionStep
+from curation.stage import OperatorStep, Pinned, Plan, SelectionStep
 from curation.storage.store import file_sha256
 from schemas.columns import KEY
-from schemas.errors import InputError
-from schemas.manifest import read_manifest
+from schemas.errors import InputError, RunError
+from schemas.manifest import Manifest, newest_version, read_manifest
+from schemas.pins import put_pin
 
 
-@dataclass(frozen=True)
-class Pinned:
-    """One Parquet file to compare with."""
-
-    path: Path
-    sha256: str
+def pin_against(plan: Plan, own_name: str) -> Plan:
+    """The plan with everything pinned that its steps compare with. Raises InputError."""
+    return replace(plan, steps=tuple(_pinned(plan, step, own_name) for step in plan.steps))
 
 
-def pin_against(plan: Plan, own_name: str) -> list[Any]:
-    """Digests of everything that the plan's steps compare with, in the steps' order. Raises InputError."""
-    pinned = []
-    for step in plan.steps:
-        if isinstance(step, SelectionStep) and getattr(step.step, "against", None):
-            files = against_files(step.step, own_name)
-            for file in files:
-                _require_columns(file, step)
-            pinned.append([step.index, [file.sha256 for file in files]])
-    return pinned
+def note_against(plan: Plan, own_name: str) -> None:
+    """Let `prune` know of every version that the plan's steps compare with."""
+    pinned = [file.manifest for step in plan.steps if isinstance(step, SelectionStep) for file in step.against]
+    for manifest in sorted({path for path in pinned if path is not None}):
+        put_pin(manifest, read_manifest(manifest).version, f"the set {own_name}, which is compared against it")
 
 
-def against_files(step: DatasetStep, own_name: str = "") -> list[Pinned]:
-    """The Parquet files behind a step's `against`; those of a curated set are the shards of one version."""
-    against = getattr(step, "against", None) or []
-    files: list[Pinned] = []
-    for pattern in [against] if isinstance(against, str) else against:
-        for path in _paths(pattern):
-            files += _of_manifest(path, own_name) if path.suffix == ".json" or path.is_dir() else [_of_file(path)]
-    return files
+def load_against(step: SelectionStep) -> Sequence[pa.Table]:
+    """The tables to compare with: key (NULL where a file has none), file, row, and the columns asked for.
 
-
-def load_against(step: DatasetStep) -> Sequence[pa.Table]:
-    """The tables to compare with: key (NULL where a file has none), file, row, and the columns asked for."""
-    wanted = step.against_columns
+    Raises RunError where a file has changed since the plan was made.
+    """
+    wanted = step.step.against_columns
     tables = []
-    for pinned in against_files(step):
+    for pinned in step.against:
+        if file_sha256(pinned.path) != pinned.sha256:
+            raise RunError(f"{step.label}: against: {pinned.path}: has changed since the run began; run it again")
         names = pq.read_schema(pinned.path).names
         table = pq.read_table(pinned.path, columns=[*wanted.values(), *([KEY.name] if KEY.name in names else [])])
         keys = table[KEY.name] if KEY.name in names else pa.nulls(table.num_rows, pa.string())
@@ -62,19 +49,57 @@ def load_against(step: DatasetStep) -> Sequence[pa.Table]:
     return tables
 
 
-def _paths(pattern: str) -> list[Path]:
+def rows_of(files: Sequence[Pinned]) -> int:
+    """How many rows the files have together."""
+    return sum(pq.read_metadata(file.path).num_rows for file in files)
+
+
+def _pinned(plan: Plan, step: OperatorStep | SelectionStep, own_name: str) -> OperatorStep | SelectionStep:
+    patterns = getattr(step.step, "against", ()) if isinstance(step, SelectionStep) else ()
+    if not isinstance(step, SelectionStep) or not patterns:
+        return step
+    files: list[Pinned] = []
+    for pattern in patterns:
+        for path in _paths(pattern):
+            if path.suffix == ".json" or path.is_dir():
+                files += _of_manifest(path, plan, step, own_name)
+            else:
+                files.append(_of_file(path))
+    for file in files:
+        _require_columns(file, step)
+    return replace(step, against=tuple(files))
+
+
+def _paths(pattern: str) -> Iterator[Path]:
     found = [Path(p) for p in sorted(glob.glob(pattern))] if glob.has_magic(pattern) else [Path(pattern)]
     if not found or not found[0].exists():
         raise InputError(f"against: {pattern}: there is no such file; give Parquet files or a curated set's folder")
-    return found
+    return iter(found)
 
 
-def _of_manifest(path: Path, own_name: str) -> list[Pinned]:
-    file = path / "manifest.json" if path.is_dir() else path
+def _of_manifest(path: Path, plan: Plan, step: SelectionStep, own_name: str) -> list[Pinned]:
+    """The shards of one version of another set."""
+    file = newest_version(path / "manifest.json" if path.is_dir() else path)
     manifest = read_manifest(file)
     if manifest.name == own_name:
         raise InputError(f"against: {path}: is the set {own_name!r} itself; a set is not compared with itself")
-    return [Pinned(file.parent / shard.parquet, shard.parquet_sha256) for shard in manifest.shards]
+    if not getattr(step.step, "assume_equal", False):
+        for column in step.step.against_columns.values():
+            _require_same_operator(path, manifest, plan, step, column)
+    return [Pinned(file.parent / shard.parquet, shard.parquet_sha256, file) for shard in manifest.shards]
+
+
+def _require_same_operator(path: Path, manifest: Manifest, plan: Plan, step: SelectionStep, column: str) -> None:
+    """Hashes of one name may come from different operators, or of pictures of different sizes: they do not compare."""
+    theirs = next((entry.step for entry in manifest.columns if entry.name == column), None)
+    where = plan.columns[column]
+    ours = plan.producer(where.step).base_fingerprint if where.kind == "sidecar" and where.step >= 0 else None
+    if theirs is not None and manifest.operators.get(theirs) != ours:
+        raise InputError(
+            f"{step.label}: against: {path}: column {column!r} comes from {theirs} there, by another operator, "
+            "parameters or pictures than here, so its values may not compare; make both sets alike, or declare with "
+            "`assume_equal: true` that they do"
+        )
 
 
 def _of_file(path: Path) -> Pinned:

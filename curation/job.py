@@ -8,11 +8,11 @@ result = job.finish(executor)        # shards, manifest
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from curation.against import pin_against
+from curation.against import note_against, pin_against, rows_of
 from curation.capture import capture_source
 from curation.execution.executor import Executor
 from curation.ingest import Snapshot, Staging, find_snapshot, ingest
@@ -21,7 +21,7 @@ from curation.plan import build_plan, name_plan, shards_wanted
 from curation.publish import publish
 from curation.run import Run, Watcher, funnel
 from curation.sources.open import CapturedSource, TableSource, open_source
-from curation.stage import Plan
+from curation.stage import Plan, SelectionStep
 from curation.storage import layout
 from curation.storage.store import Store
 from schemas.errors import InputError
@@ -73,7 +73,6 @@ class Job:
     _run: Run | None = None
     _materialiser: Materialiser | None = None
     number: int = -1
-    against: list[Any] = field(default_factory=list)
 
     @classmethod
     def open(cls, spec: CurationSpec, watcher: Watcher, wishes: Wishes | None = None) -> "Job":
@@ -82,8 +81,8 @@ class Job:
         source = open_source(spec.source, wishes.limit)
         plan = build_plan(spec, source.extra, captured=isinstance(source, CapturedSource))
         shards_wanted(spec, plan)
-        against = pin_against(plan, spec.name)
-        return cls(spec, plan, source, Path(wishes.store or spec.store), wishes, watcher, against=against)
+        plan = pin_against(plan, spec.name)
+        return cls(spec, plan, source, Path(wishes.store or spec.store), wishes, watcher)
 
     @property
     def run(self) -> Run:
@@ -104,6 +103,7 @@ class Job:
         self.plan = self.named(store, snapshot)
         for part in self.wishes.give_up:
             _give_up(store, self.plan, snapshot, part)
+        note_against(self.plan, self.spec.name)
         self.number = _start_record(store, self.spec.name, self.plan.name)
         self._run = Run(store, self.plan, snapshot, self.watcher)
 
@@ -145,14 +145,14 @@ class Job:
 
     def named(self, store: Store, snapshot: Snapshot) -> Plan:
         """The plan under its name; the newest retry of it unless a new one is asked for."""
-        base = name_plan(self.plan, self.spec, snapshot, self.against, 0)
+        base = name_plan(self.plan, self.spec, snapshot, 0)
         ordinal, classes = 0, None
         while (record := store.get(layout.plan(base, f"retry-{ordinal + 1:04d}"))) is not None:
             ordinal, classes = ordinal + 1, tuple(record["classes"])
         if self.wishes.retry is not None:
             ordinal, classes = ordinal + 1, tuple(self.wishes.retry)
             store.put(layout.plan(base, f"retry-{ordinal:04d}"), {"classes": list(classes)})
-        return replace(self.plan, name=name_plan(self.plan, self.spec, snapshot, self.against, ordinal), retry=classes)
+        return replace(self.plan, name=name_plan(self.plan, self.spec, snapshot, ordinal), retry=classes)
 
 
 def source_identity(spec: CurationSpec, source: TableSource | CapturedSource, limit: int | None) -> dict[str, Any]:
@@ -183,8 +183,8 @@ def _refuse_chance(plan: Plan, snapshot: Snapshot) -> None:
     """Steps that would find neighbours by chance are refused now that the number of rows is known."""
     for step in plan.steps:
         refuse = getattr(getattr(step, "step", None), "refuse_chance_neighbours", None)
-        if refuse is not None:
+        if isinstance(step, SelectionStep) and refuse is not None:
             try:
-                refuse(snapshot.keys)
+                refuse(rows_of(step.against) if step.against else snapshot.keys)
             except InputError as error:
                 raise InputError(f"{step.label}: {error}") from error

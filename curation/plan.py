@@ -68,18 +68,19 @@ def where_of(index: int, step: Step) -> str:
     return f"steps[{index}] {step.name}"
 
 
-def name_plan(plan: Plan, spec: CurationSpec, snapshot: Snapshot, against: Any, retry: int) -> str:
+def name_plan(plan: Plan, spec: CurationSpec, snapshot: Snapshot, retry: int) -> str:
     """The plan's name: the digest of all that decides its result."""
     steps = [
         [step.label, step.name, step.base_fingerprint if isinstance(step, OperatorStep) else _selection_record(step)]
         for step in plan.steps
     ]
     shards = spec.shards.model_dump(mode="json")
-    return digest([steps, snapshot.digest, against, shards, retry])[:32]
+    return digest([steps, snapshot.digest, shards, retry])[:32]
 
 
 def _selection_record(step: SelectionStep) -> Any:
-    return [step.step.version, step.mark, step.step.model_dump(mode="json", exclude={"force"})]
+    said = step.step.model_dump(mode="json", exclude={"force", "against", "assume_equal"})
+    return [step.step.version, step.mark, said, [file.sha256 for file in step.against]]
 
 
 def _add_capture(draft: Draft) -> None:

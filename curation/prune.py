@@ -1,8 +1,8 @@
 """Remove what no kept version needs: the only code that lists folders or looks at a clock.
 
-Kept are, of every set: the newest version, those with a tag or a pin (curated/<name>/pins/*.json: {version, by}), those
-that another set is compared `against`, and all that an unfinished plan has made. Dry run unless told otherwise; holds
-the store's lock alone, where runs share it.
+Kept are, of every set: the newest version, those with a tag, those that a training run uses or another set is compared
+`against` (they leave pins), and all that an unfinished plan has made. Dry run unless told otherwise; holds the store's
+lock alone, where runs share it.
 
 Killed anywhere it leaves a store that reads well: a version's manifest goes first, then the records of its plan, its
 folder, and last the files that nothing lists any more. The next prune goes on from the run records, which stay.
@@ -23,6 +23,7 @@ from curation.storage import layout
 from curation.storage.store import Store
 from curation.versions import read_runs, read_tags
 from schemas.manifest import Manifest, read_manifest
+from schemas.pins import read_pins
 
 GRACE_S = 3600.0  # a worker that outlived its run may still be about to commit what it wrote
 _MADE_BY_PLAN = (
@@ -118,24 +119,13 @@ class _Prune:
         for name in {run.name for run in self._runs}:
             for tag, version in read_tags(self._store, name).items():
                 why.setdefault((name, version), f"tagged {tag}")
-            for path in sorted(self._store.path(layout.curated(name, "pins")).glob("*.json")):
-                pin = json.loads(path.read_bytes())
-                why.setdefault((name, pin["version"]), f"pinned by {pin['by']}")
+            for pin in read_pins(self._store.path(f"curated/{name}")):
+                shown = pin.path.relative_to(self._store.root)
+                why.setdefault((name, pin.version), f"used by {pin.by} ({shown} says so)")
         for run in self._runs:
             if run.version is not None and run.plan in self._unfinished:
                 why.setdefault((run.name, run.version), "a run of its plan has not finished")
-        for key in self._compared_with():
-            why.setdefault(key, "another set is compared against it")
         return why
-
-    def _compared_with(self) -> Iterator[tuple[str, str]]:
-        """Versions whose own manifest stands in the declaration of another set."""
-        named = {f"{name}/{version}.json": (name, version) for name, version in self._manifests}
-        for manifest in self._manifests.values():
-            for text in _strings(manifest.spec):
-                found = named.get("/".join(Path(text).parts[-2:]))
-                if found is not None and found[0] != manifest.name:
-                    yield found
 
     def _plans_to_go(self) -> list[str]:
         """Plans all of whose runs made versions that go."""

@@ -130,7 +130,7 @@ class Run:
                 places.append((member.part.name, chosen))
         if not tables:
             return
-        decision = step.step.decide(pa.concat_tables(tables), load_against(step.step))
+        decision = step.step.decide(pa.concat_tables(tables), load_against(step))
         assert isinstance(decision, Decision)
         assert len(decision.kept) == sum(len(rows) for _, rows in places)
         self.fates.apply(step, decision, places)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from curation.operator import Operator
@@ -70,6 +71,15 @@ class OperatorStep:
 
 
 @dataclass(frozen=True)
+class Pinned:
+    """A Parquet file that a step compares with, as it was when the plan was made."""
+
+    path: Path
+    sha256: str
+    manifest: Path | None = None  # of the version of a curated set that it belongs to
+
+
+@dataclass(frozen=True)
 class SelectionStep:
     """A dataset step where it stands in a plan; `mark` names the boolean it adds instead of dropping."""
 
@@ -79,6 +89,7 @@ class SelectionStep:
     step: DatasetStep
     reads: tuple[str, ...]
     mark: str | None = None
+    against: tuple[Pinned, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Silent, run_job, textured_jpeg, write_table
 
+from curation.execution.in_process import InProcess
 from curation.job import Job
+from curation.prune import prune
+from schemas.errors import InputError, RunError
 from schemas.manifest import read_manifest
 from schemas.pipeline import CurationSpec
 from schemas.shard import read_shard
@@ -116,6 +119,41 @@ def test_against_drops_what_another_set_has_and_names_it(tmp_path):
     assert [rows[f"other words {i}"]["fate"] for i in range(5)] == ["dropped"] * 3 + ["curated"] * 2
     firsts = {row["caption"]: row["key"] for row in samples_of(first)}
     assert rows["other words 1"]["duplicate_of"] == firsts["picture 1"]
+    run_job(spec_over(tmp_path, {"folder": str(tmp_path / "first")}, [*STEPS, {"keep": "caption like '%1'"}]))
+    kept = prune(tmp_path / "store", remove=True).kept
+    assert kept[f"set@{first.version}"].startswith("used by the set second, which is compared against it")
+
+
+def test_hashes_made_otherwise_are_not_compared_unless_they_are_declared_equal(tmp_path):
+    first = run_job(spec_over(tmp_path, {"folder": str(photos(tmp_path / "first", 3))}))
+    dedup = {"by": "phash", "within": 4, "against": str(first.manifest)}
+    steps = [{"image_hash": {"kind": "dhash"}}, {"derive": {"phash": "dhash"}}]
+    source = {"folder": str(photos(tmp_path / "second", 3))}
+    with pytest.raises(InputError, match="column 'phash' comes from .* there, by another operator"):
+        run_job(spec_over(tmp_path, source, [*steps, {"dedup": dedup}], name="second"))
+    run_job(spec_over(tmp_path, source, [*steps, {"dedup": dedup | {"assume_equal": True}}], name="second"))
+
+
+def test_the_other_set_is_the_one_that_was_there_when_the_run_began(tmp_path):
+    photos(tmp_path / "first", 3)
+    first = run_job(spec_over(tmp_path, {"folder": str(tmp_path / "first")}))
+    table = tmp_path / "codes.parquet"
+    pq.write_table(pq.read_table(first.manifest.parent / first.version / "shard-000000.parquet"), table)
+    for against, changed in ((str(first.manifest), False), (str(table), True)):
+        step = {"dedup": {"by": "phash", "within": 4, "against": against}}
+        spec = spec_over(
+            tmp_path, {"folder": str(tmp_path / "first")}, [*STEPS[:2], step], name="changed" if changed else "second"
+        )
+        job = Job.open(CurationSpec.model_validate(spec), Silent())
+        run_job(spec_over(tmp_path, {"folder": str(tmp_path / "first")}, [*STEPS[:2], {"keep": "caption like '%1'"}]))
+        pq.write_table(pq.read_table(table).slice(1), table)
+        job.start(lambda: InProcess(debug=True))
+        if changed:
+            with pytest.raises(RunError, match="has changed since the run began"):
+                job.advance()
+        else:
+            assert job.advance()
+            assert job.run.fates.alive == 0
 
 
 def test_marks_combine_selections(tmp_path):

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from schemas.errors import InputError, RunError
 from schemas.picture_transform import square
+from schemas.pins import read_pins
 from schemas.shard import ShardWriter
 from schemas.training import TrainingSpec
 from training import checkpoint
@@ -342,6 +343,12 @@ def test_an_untrained_model_knows_nothing(loss: str, first: float, tmp_path: Pat
 
 
 # ---------------------------------------------------------------- the whole
+
+
+def test_the_version_that_was_trained_on_is_pinned(data: Path, trained: TrainResult) -> None:
+    pins = [(pin.version, pin.by) for pin in read_pins(data)]
+    version = json.loads((data / "manifest.json").read_text())["version"]
+    assert (version, f"the training run small in {trained.folder.resolve()}") in pins
 
 
 def test_it_learns_and_shuffled_captions_teach_less(trained: TrainResult, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from small_store import LABELS, STEPS, add_downloads, add_version, key_of, new_s
 from curation.analytics.diff import diff
 from curation.analytics.explain import explain
 from curation.storage.store import Store
-from curation.versions import tag
+from curation.versions import tag, versions
 from schemas.errors import InputError
+from schemas.pins import put_pin
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,14 @@ def test_position_is_the_row_of_the_shard(store):
         for place in explain(store.root, key_of(number))[0].places:
             table = pq.read_table(store.path(f"curated/demo/{place.parquet}"))
             assert table["key"][place.position].as_py() == key_of(number)
+
+
+def test_who_uses_the_version_that_a_pair_stands_in_is_told(store):
+    (newest, *_) = versions(store, "demo")
+    put_pin(newest.path, newest.version, "the training run clip")
+    (found,) = explain(store.root, key_of(22))
+    assert next(p for p in found.places if p.version == newest.version).used_by == ("the training run clip",)
+    assert "; used by the training run clip" in found.text()
 
 
 def test_a_dropped_pair_tells_the_step_its_reason_and_what_the_step_saw(store):

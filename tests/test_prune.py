@@ -12,7 +12,6 @@ import pytest
 from conftest import run_job, write_table
 from small_store import (
     FINGERPRINT,
-    STEPS,
     add_downloads,
     add_version,
     manifest_path,
@@ -29,6 +28,7 @@ from curation.storage.tables import put_table
 from curation.verify import verify
 from curation.versions import tag, versions
 from schemas.errors import StoreError
+from schemas.pins import put_pin, read_pins
 
 OTHER_FINGERPRINT = "cd" * 32
 
@@ -98,20 +98,23 @@ def test_a_tagged_version_stays(store, three):
     assert done.kept[f"demo@{three[0]}"] == "tagged paper"
 
 
-def test_a_pinned_version_stays(store, three):
-    store.put(layout.curated("demo", "pins/run.json"), {"version": three[1], "by": "training run r1"})
+def test_a_version_that_somebody_uses_stays_and_the_pin_is_named(store, three):
+    put_pin(manifest_path(store, three[1]), three[1], "the training run r1")
+    put_pin(manifest_path(store, three[1]), three[1], "the training run r1")
+    (pin,) = read_pins(store.path("curated/demo"))
     done = prune(store.root, remove=True)
     assert readable(store) == [three[2], three[1]]
-    assert done.kept[f"demo@{three[1]}"] == "pinned by training run r1"
-
-
-def test_a_version_that_another_set_is_compared_against_stays(store, three):
-    against = str(manifest_path(store, three[0]))
-    steps = [*STEPS[:3], {"name": "dedup", "parameters": {"by": "phash", "within": 4, "against": [against]}}]
-    add_version(store, usual_pairs(), name="eval", plan="eval0", spec={"steps": steps, "shards": {}})
+    shown = pin.path.relative_to(store.root)
+    assert done.kept[f"demo@{three[1]}"] == f"used by the training run r1 ({shown} says so)"
+    pin.path.unlink()
     prune(store.root, remove=True)
-    assert readable(store) == [three[2], three[0]]
-    assert len(readable(store, "eval")) == 1
+    assert readable(store) == [three[2]]
+
+
+def test_a_set_that_cannot_be_written_to_is_used_without_a_note(tmp_path, caplog):
+    (tmp_path / "pins").write_text("no folder")
+    put_pin(tmp_path / "0.json", "0", "somebody")
+    assert "its use is not noted" in caplog.text
 
 
 def test_other_sets_keep_their_newest_version(store, three):

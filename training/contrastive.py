@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import InputError
+from schemas.pins import put_pin
 from schemas.training import TrainingSpec
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def train_contrastive(
         "versions": [f"{s.manifest.name}@{s.manifest.version}" for s in sets],
     }
     spec.folder.mkdir(parents=True, exist_ok=True)
+    for one in sets:
+        put_pin(one.path, one.manifest.version, f"the training run {spec.name} in {spec.folder.resolve()}")
     restore(state, spec.folder, identity)
     read = [{"manifest": str(one.path.resolve()), "weight": one.weight, "captions": dict(one.captions)} for one in sets]
     _write(spec.folder / RECORD, {"spec": spec.model_dump(mode="json"), "data": read})

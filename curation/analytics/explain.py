@@ -19,6 +19,7 @@ from curation.versions import Version, names, versions
 from schemas import columns as c
 from schemas.errors import InputError
 from schemas.manifest import Manifest, read_manifest
+from schemas.pins import read_pins
 
 _KEY = re.compile(r"[0-9a-f]{1,32}\Z")
 _FATE = (c.FATE.name, c.FATE_STEP.name, c.FATE_REASON.name, c.DUPLICATE_OF.name)
@@ -48,6 +49,7 @@ class Place:
     tar: str | None = None
     position: int | None = None
     holdout: bool | None = None
+    used_by: tuple[str, ...] = ()  # training runs, and sets that are compared against the version
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,9 @@ def _place(version: Version, row: Mapping[str, Any]) -> Place:
         keys = pq.read_table(version.path.parent / shard.parquet, columns=[c.KEY.name])[c.KEY.name]
         position = pc.index(keys, key).as_py()
         if position >= 0:
-            return replace(place, parquet=shard.parquet, tar=shard.tar, position=position, holdout=shard.holdout)
+            used_by = tuple(pin.by for pin in read_pins(version.path.parent) if pin.version == version.version)
+            place = replace(place, used_by=used_by, holdout=shard.holdout)
+            return replace(place, parquet=shard.parquet, tar=shard.tar, position=position)
     return place
 
 
@@ -204,7 +208,8 @@ def _place_text(name: str, place: Place) -> str:
     if place.fate != "curated":
         return f"{label}: {place.fate} at {place.fate_step}"
     held = ", held out" if place.holdout else ""
-    return f"{label}: row {place.position} of {place.tar or place.parquet}{held}"
+    used = "".join(f"; used by {user}" for user in place.used_by)
+    return f"{label}: row {place.position} of {place.tar or place.parquet}{held}{used}"
 
 
 def _fetch_text(line: Mapping[str, Any]) -> str:

@@ -39,6 +39,9 @@ class Dedup(DatasetStep):
         default=(),
         description="Parquet files or manifests: drop the rows that have a neighbour there, compare no others",
     )
+    assume_equal: bool = Field(
+        default=False, description="the other sets' columns compare with ours though other operators made them"
+    )
     mark: Mark = None
     force: bool = Field(default=False, description="run a radius at which chance neighbours are expected")
 
