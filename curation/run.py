@@ -1,5 +1,6 @@
 """From a plan to fates: adopt what is decided, settle what is committed, ask an executor for what is missing."""
 
+from collections import Counter
 from functools import cached_property
 from typing import Protocol
 
@@ -9,15 +10,18 @@ import pyarrow as pa
 from curation import sql
 from curation.against import load_against
 from curation.execution.executor import Executor, run_parts
+from curation.execution.operator_run import GIVEN_UP
 from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, Worked
 from curation.fates import Fates, first_fates, put_fates, read_fates
 from curation.ingest import Member, Snapshot
+from curation.operator import OK
 from curation.part_rows import PartRows
 from curation.selection.keep import Keep
 from curation.selection.step import Decision
 from curation.settling import BLOCK_PARTS, Settling, each
 from curation.stage import OperatorStep, Plan, SelectionStep, Stage
 from curation.storage import layout
+from curation.storage.sidecars import STATUS
 from curation.storage.store import FileRef, Store
 from schemas.columns import KEY
 from schemas.errors import PartError
@@ -112,14 +116,30 @@ class Run:
             assert settled.missing_step is None, "a stage is decided when every part is computed"
             self.fates.codes[part] = settled.fates
         for step in stage.steps:
-            if isinstance(step, SelectionStep):
-                self.fates.reasons[step.index] = _keep_reason(step)
+            told = _keep_reason(step) if isinstance(step, SelectionStep) else self._statuses(step)
+            self.fates.reasons[step.index] = told
         if stage.barrier is not None:
             self._decide_barrier(stage.barrier)
         self._fix_decision()
         self._tell(stage, before)
         self.reached += 1
         self.__dict__.pop("_settling", None)
+
+    def _statuses(self, step: OperatorStep) -> str:
+        """How many rows failed at an operator by status, most first: `http_404 150, timeout 3`."""
+        code = FIRST_STEP + step.index
+        members = [member for member in self.snapshot.parts if (self.fates.codes[member.part.name] == code).any()]
+        found = Counter[str]()
+        for _, statuses in each(members, lambda member: self._statuses_in(step, member)):
+            found.update(status if status not in (None, OK) else GIVEN_UP for status in statuses)
+        by_count = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+        return ", ".join(f"{status} {count:,}" for status, count in by_count)
+
+    def _statuses_in(self, step: OperatorStep, member: Member) -> list[str | None]:
+        rows = PartRows(self.store, self.plan, member, self.fates.marks.get(member.part.name))
+        here = np.flatnonzero(self.fates.codes[member.part.name] == FIRST_STEP + step.index)
+        statuses: list[str | None] = rows.operator(step.index).outcome[STATUS].take(pa.array(here)).to_pylist()
+        return statuses
 
     def _decide_barrier(self, step: SelectionStep) -> None:
         places: list[tuple[str, np.ndarray]] = []
@@ -180,7 +200,7 @@ def funnel(plan: Plan, snapshot: Snapshot, fates: Fates) -> list[dict[str, objec
     ]
     for step in plan.steps:
         gone = counts.get(FIRST_STEP + step.index, 0)
-        reason = fates.reasons.get(step.index, "") if isinstance(step, SelectionStep) else ""
+        reason = fates.reasons.get(step.index, "")
         row = {"step": step.label, "kind": step.name, "rows_in": alive, "rows_out": alive - gone, "reason": reason}
         rows.append(row)
         alive -= gone

@@ -72,3 +72,16 @@ def funnel_text(funnel: Sequence[Mapping[str, Any]]) -> str:
         for row in funnel
     ]
     return columns_of([*head, *body], right=(1, 2, 3))
+
+
+def funnel_warnings(funnel: Sequence[Mapping[str, Any]], dataset_steps: Sequence[str]) -> list[str]:
+    """A sentence for every operator at which most rows failed: more often a mistake than a bad web."""
+    found = []
+    for row in funnel:
+        failed = row["rows_in"] - row["rows_out"]
+        if row["kind"] not in ("source", *dataset_steps) and 2 * failed > row["rows_in"]:
+            found.append(
+                f"warning: {count(failed)} of {count(row['rows_in'])} rows failed at {row['step']} ({row['reason']}); "
+                "`SELECT fate_reason, count(*) FROM samples GROUP BY ALL` says why"
+            )
+    return found

@@ -129,7 +129,7 @@ def test_hashes_made_otherwise_are_not_compared_unless_they_are_declared_equal(t
     dedup = {"by": "phash", "within": 4, "against": str(first.manifest)}
     steps = [{"image_hash": {"kind": "dhash"}}, {"derive": {"phash": "dhash"}}]
     source = {"folder": str(photos(tmp_path / "second", 3))}
-    with pytest.raises(InputError, match="column 'phash' comes from .* there, by another operator"):
+    with pytest.raises(InputError, match=r"column 'phash' comes from .* there, by another operator"):
         run_job(spec_over(tmp_path, source, [*steps, {"dedup": dedup}], name="second"))
     run_job(spec_over(tmp_path, source, [*steps, {"dedup": dedup | {"assume_equal": True}}], name="second"))
 

@@ -15,6 +15,7 @@ from flows.command_line import cli
 from flows.display import display
 from flows.progress import Tally
 from flows.status_file import StatusFile
+from flows.wording import funnel_warnings
 
 HEAVY = ("ray", "prefect", "torch", "open_clip", "duckdb", "pyarrow", "numpy", "pydantic", "rich", "numba", "yaml")
 
@@ -261,3 +262,14 @@ def test_without_a_name_the_only_store_in_data_is_asked(tmp_path: Path) -> None:
         if name == "a":
             assert "tiny@" in pairmill("versions").output
     assert "several stores in data/: data/a, data/b" in pairmill("versions").stderr
+
+
+def test_an_operator_at_which_most_rows_failed_is_worth_a_warning() -> None:
+    rows = [
+        {"step": "source", "kind": "source", "rows_in": 9, "rows_out": 1, "reason": ""},
+        {"step": "few", "kind": "keep", "rows_in": 9, "rows_out": 1, "reason": "a > 1"},
+        {"step": "steps[1] download", "kind": "download", "rows_in": 9, "rows_out": 4, "reason": "timeout 5"},
+        {"step": "steps[2] image_hash", "kind": "image_hash", "rows_in": 4, "rows_out": 3, "reason": "error 1"},
+    ]
+    (sentence,) = funnel_warnings(rows, ["keep"])
+    assert sentence.startswith("warning: 5 of 9 rows failed at steps[1] download (timeout 5);")

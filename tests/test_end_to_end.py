@@ -58,6 +58,8 @@ def test_every_row_has_one_fate_and_the_funnel_sums_to_the_pool(web, tmp_path, p
     assert by_uid[15]["fate_step"] == "source"
     lost = sum(entry["rows_in"] - entry["rows_out"] for entry in result.funnel[1:])
     assert (result.pool, result.curated, lost) == (16, 12, 3)
+    (download,) = [entry for entry in result.funnel if entry["kind"] == "download"]
+    assert download["reason"] == "http_404 1, not_an_image 1"
 
 
 def test_shards_hold_the_rows_in_the_same_order_in_tar_and_parquet(web, tmp_path, pairs):

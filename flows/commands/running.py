@@ -33,9 +33,10 @@ def run(ctx: click.Context, /, spec: str, as_json: bool, retry: tuple[str, ...],
     """Run a specification: from its source to curated shards and a manifest."""
     import os
 
+    from curation.registry import dataset_steps
     from flows import one_run
     from flows.display import display
-    from flows.wording import funnel_text
+    from flows.wording import funnel_text, funnel_warnings
 
     request = one_run.Request(
         spec,
@@ -49,6 +50,8 @@ def run(ctx: click.Context, /, spec: str, as_json: bool, retry: tuple[str, ...],
         ctx.find_root().obj["debug"],
     )
     result = one_run.run(request, [display()])
+    for sentence in funnel_warnings(result.funnel, list(dataset_steps())):
+        click.echo(sentence, err=True)
     if as_json:
         click.echo(json.dumps(result.record()))
         return
