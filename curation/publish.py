@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,9 @@ def publish(
         file.path.write_bytes(text)
     store.link(store.path(file.ref.name), path)
     _put_ledgers(store, run)
-    store.put(
-        layout.finished(number), {"name": spec.name, "version": version, "plan": run.plan.name, "at": time.time()}
-    )
+    paces = {name: asdict(pace) for name, pace in run.paces.items()}
+    record = {"name": spec.name, "version": version, "plan": run.plan.name, "at": time.time(), "paces": paces}
+    store.put(layout.finished(number), record)
     _make_newest(store, spec.name, number, text)
     return store.path(layout.curated(spec.name, "manifest.json")), version
 

@@ -1,6 +1,8 @@
 """From a plan to fates: adopt what is decided, settle what is committed, ask an executor for what is missing."""
 
+import time
 from collections import Counter
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -43,6 +45,14 @@ class Watcher(Protocol):
         """So many shards are written."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How long the workers of a run took for rows of a stage: what a later plan expects."""
+
+    rows: int
+    seconds: float
+
+
 class Run:
     """One run of a plan over one snapshot."""
 
@@ -51,6 +61,7 @@ class Run:
         self.plan = plan
         self.snapshot = snapshot
         self.watcher = watcher
+        self.paces: dict[str, Pace] = {}  # of the stages that workers were at, by fingerprint
         self.reached = 0  # the first stage that is not decided
         self.fates = self._newest_decision() or first_fates(store, plan, snapshot.parts)
 
@@ -84,13 +95,20 @@ class Run:
         alive = {part: int((codes == ALIVE).sum()) for part, codes in self.fates.codes.items()}
         done = sum(alive.values()) - sum(alive[member.part.name] for member in left)
         self.watcher.stage(self.stage_name(), len(block), sum(alive.values()), done)
-        error = None
+        error, started, rows = None, time.monotonic(), 0
         try:
             for worked in run_parts(executor, stage.tasks(block)):
                 self.watcher.part(worked, alive[worked.part])
+                rows += alive[worked.part]
         except PartError as raised:
             error = raised
         stage.worked(block, error)
+        self._note_pace(rows, time.monotonic() - started)
+
+    def _note_pace(self, rows: int, seconds: float) -> None:
+        name = self.plan.stages[self.reached].fingerprint
+        before = self.paces.get(name, Pace(0, 0.0))
+        self.paces[name] = Pace(before.rows + rows, round(before.seconds + seconds, 3))
 
     def stage_name(self) -> str:
         """The current stage by the labels of its operators, for people."""

@@ -109,6 +109,11 @@ class Stage:
     steps: tuple[OperatorStep | SelectionStep, ...]
     barrier: SelectionStep | None = None
 
+    @property
+    def fingerprint(self) -> str:
+        """Names the work of the stage's operators, whatever is decided between them."""
+        return digest([step.base_fingerprint for step in self.steps if isinstance(step, OperatorStep)])[:16]
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -66,6 +66,16 @@ class Chosen:
         return f"{self.manifest.name}@{self.manifest.version}"
 
 
+def read_pace(store: Store, stage: str) -> tuple[float, int] | None:
+    """Rows per second at which the last run that worked on a stage did it, and that run's number."""
+    found = None
+    for run in _runs(store):
+        pace = (store.get(layout.finished(run.number)) or {}).get("paces", {}).get(stage)
+        if pace and pace["rows"] and pace["seconds"]:
+            found = pace["rows"] / pace["seconds"], run.number
+    return found
+
+
 def read_runs(store: Store) -> list[RunRecord]:
     """Every run that was ever started on the store, in that order."""
     return list(_runs(store))

@@ -4,8 +4,9 @@ from curation.ingest import Snapshot, find_snapshot
 from curation.job import Job, source_identity
 from curation.run import Run
 from curation.storage.store import Store
+from curation.versions import read_pace
 from flows.progress import Progress
-from flows.wording import columns_of, count
+from flows.wording import columns_of, count, duration, rate
 
 
 def preview(job: Job) -> str:
@@ -42,12 +43,17 @@ def _stage(job: Job, run: Run | None, number: int) -> tuple[str, str, str]:
     stage = job.plan.stages[number]
     steps = [*stage.steps, *([stage.barrier] if stage.barrier else [])]
     labels = ", ".join(step.label for step in steps) or "(no step)"
-    return f"stage {number + 1}", labels, _state(run, number)
+    return f"stage {number + 1}", labels, _state(run, number) if run else "to run" + _known_pace(job, number)
 
 
-def _state(run: Run | None, number: int) -> str:
-    if run is None:
-        return "to run"
+def _known_pace(job: Job, number: int) -> str:
+    """The pace of a run over other rows, a pilot with --limit say, where the rows of this source are not known yet."""
+    store = Store(job.store_path)
+    found = read_pace(store, job.plan.stages[number].fingerprint)
+    return f"; run {found[1]} did {rate(found[0])}" if found else ""
+
+
+def _state(run: Run, number: int) -> str:
     if number < run.reached:
         return "done"
     if number > run.reached:
@@ -56,4 +62,13 @@ def _state(run: Run | None, number: int) -> str:
     if not missing:
         return f"everything is computed; {count(run.fates.alive)} rows to decide on, without workers"
     would = ", ".join(f"{count(rows)} rows from {label}" for label, rows in missing.items())
-    return f"to compute: {would} (of {count(run.fates.alive)} alive)"
+    return f"to compute: {would} (of {count(run.fates.alive)} alive){_expected(run, sum(missing.values()))}"
+
+
+def _expected(run: Run, rows: int) -> str:
+    """How long it may take, by what a run over other rows took; nothing where none was."""
+    found = read_pace(run.store, run.plan.stages[run.reached].fingerprint)
+    if found is None:
+        return ""
+    rows_per_s, number = found
+    return f"; about {duration(rows / rows_per_s)} at {rate(rows_per_s)}, as in run {number}"

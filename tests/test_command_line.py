@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -134,6 +135,16 @@ def test_run_prints_one_json_object_last_and_plan_sees_what_is_there(tmp_path: P
     planned = pairmill("plan", spec)
     assert "in the store: 30 rows" in planned.output
     assert "done" in planned.output
+
+
+def test_after_a_pilot_the_plan_tells_at_which_pace_the_rest_may_go(tmp_path: Path) -> None:
+    spec = str(write_spec(tmp_path, "  - caption_stats\n  - keep: caption_words >= 1"))
+    assert "rows/s" not in pairmill("plan", spec).output
+    assert pairmill("run", spec, "--executor", "in-process", "--limit", "10").exit_code == 0
+    assert re.search(r"to run; run 0 did [\d,.]+ rows/s", pairmill("plan", spec).output)
+    looser = ["--set", "steps[1].keep=caption_words >= 0"]
+    assert pairmill("run", spec, "--executor", "in-process", "--limit", "12").exit_code == 0
+    assert "everything is computed" in pairmill("plan", spec, "--limit", "12", *looser).output
 
 
 def test_a_reselection_starts_neither_ray_nor_prefect(tmp_path: Path) -> None:
