@@ -143,7 +143,8 @@ class PartRows:
             elif kind == "sidecar":
                 table = self.operator(step).columns(own)
             else:
-                table = pa.table({n: self._marks[n] for n in own})
+                unmarked = pa.nulls(self.rows, pa.bool_())  # where no row of the part came to the step
+                table = pa.table({n: self._marks.get(n, unmarked) for n in own})
             for name, own_name in pairs:
                 self._columns[name] = table[own_name]
 

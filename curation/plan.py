@@ -70,15 +70,14 @@ def where_of(index: int, step: Step) -> str:
 
 def name_plan(plan: Plan, spec: CurationSpec, snapshot: Snapshot, retry: int) -> str:
     """The plan's name: the digest of all that decides its result."""
-    steps = [
-        [step.label, step.name, step.base_fingerprint if isinstance(step, OperatorStep) else _selection_record(step)]
-        for step in plan.steps
-    ]
+    steps = [[step.label, step.name, _step_record(step)] for step in plan.steps]
     shards = spec.shards.model_dump(mode="json")
     return digest([steps, snapshot.digest, shards, retry])[:32]
 
 
-def _selection_record(step: SelectionStep) -> Any:
+def _step_record(step: OperatorStep | SelectionStep) -> Any:
+    if isinstance(step, OperatorStep):  # what it reads and how its columns are called is no part of its fingerprint
+        return [step.base_fingerprint, dict(step.visible), step.rides_on]
     said = step.step.model_dump(mode="json", exclude={"force", "against", "assume_equal"})
     return [step.step.version, step.mark, said, [file.sha256 for file in step.against]]
 
@@ -183,6 +182,9 @@ def _fingerprint(name: str, ref: OperatorRef, operator: Operator, producers: Map
 
 def _selection_step(draft: Draft, index: int, label: str, step: Step) -> SelectionStep:
     cls = dataset_steps()[step.name]
+    for given, word in ((step.as_prefix, "as"), (step.reads, "reads")):
+        if given:
+            raise InputError(f"{word}: stands beside operators only; {step.name} names its columns itself")
     if issubclass(cls, Keep):
         if not isinstance(step.parameters, str):
             raise InputError("wants an SQL predicate, as in `keep: width_px >= 64`")
