@@ -151,7 +151,8 @@ class Job:
             ordinal, classes = ordinal + 1, tuple(record["classes"])
         if self.wishes.retry is not None:
             ordinal, classes = ordinal + 1, tuple(self.wishes.retry)
-            store.put(layout.plan(base, f"retry-{ordinal:04d}"), {"classes": list(classes)})
+            while not store.put(layout.plan(base, f"retry-{ordinal:04d}"), {"classes": list(classes)}):
+                ordinal += 1  # another run asks for a retry at the same time; its classes may differ
         return replace(self.plan, name=name_plan(self.plan, self.spec, snapshot, ordinal), retry=classes)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from curation import sql
 from curation.against import load_against
-from curation.execution.executor import Executor, run_parts
+from curation.execution.executor import Executor, open_models, run_parts
 from curation.execution.operator_run import GIVEN_UP
 from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, Worked
 from curation.fates import Fates, first_fates, put_fates, read_fates
@@ -21,8 +21,8 @@ from curation.part_rows import PartRows
 from curation.selection.keep import Keep
 from curation.selection.step import Decision
 from curation.settling import BLOCK_PARTS, Settling, each
-from curation.stage import OperatorStep, Plan, SelectionStep, Stage
-from curation.storage import layout
+from curation.stage import OperatorStep, Plan, SelectionStep, Stage, named
+from curation.storage import layout, sidecars
 from curation.storage.sidecars import STATUS
 from curation.storage.store import FileRef, Store
 from schemas.columns import KEY
@@ -61,6 +61,7 @@ class Run:
         self.plan = plan
         self.snapshot = snapshot
         self.watcher = watcher
+        self.opened = False  # whether models were tried before the first part was taken
         self.paces: dict[str, Pace] = {}  # of the stages that workers were at, by fingerprint
         self.reached = 0  # the first stage that is not decided
         self.fates = self._newest_decision() or first_fates(store, plan, snapshot.parts)
@@ -84,11 +85,25 @@ class Run:
             self._decide()
         return True
 
+    def models(self) -> list[OperatorStep]:
+        """Operators to come that are dear to open and have parts that they were never at."""
+        stages = self.plan.stages[self.reached :]
+        steps = [step for stage in stages for step in stage.steps if isinstance(step, OperatorStep) and step.actor]
+        return [
+            step for step in steps if step.rides_on or any(self._was_never_at(step, m) for m in self.snapshot.parts)
+        ]
+
+    def _was_never_at(self, step: OperatorStep, member: Member) -> bool:
+        return sidecars.latest(self.store, member.part.name, step.name, step.base_fingerprint) is None
+
     def run_stage(self, executor: Executor) -> None:
         """Compute what the next block of parts lacks in the current stage.
 
         A part that cannot be finished stops the run (in `advance`) when all others of its stage are through.
         """
+        if not self.opened:
+            open_models(executor, self.models())
+            self.opened = True
         stage = self._settling
         left = stage.left()
         block = left[:BLOCK_PARTS]
@@ -178,7 +193,8 @@ class Run:
         chosen = self.fates.alive_rows(member.part.name)
         rows = PartRows(self.store, self.plan, member, self.fates.marks.get(member.part.name))
         table = rows.table(step.reads, chosen)
-        return chosen, _with_key(table[KEY.name], sql.evaluate(step.step.inputs, table))
+        with named(step):
+            return chosen, _with_key(table[KEY.name], sql.evaluate(step.step.inputs, table))
 
     def _fix_decision(self) -> None:
         name = layout.plan(self.plan.name, f"stage-{self.reached:03d}")

@@ -1,6 +1,7 @@
 """What a plan is made of, and what of it travels to workers: steps with their columns and fingerprints."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from curation.registry import OperatorRef
 from curation.selection.step import DatasetStep
 from curation.storage.store import digest
 from schemas.columns import IMAGE, Column
+from schemas.errors import RunError
 
 CAPTURE = "capture"  # the sidecar of pictures that came with the source
 
@@ -90,6 +92,15 @@ class SelectionStep:
     reads: tuple[str, ...]
     mark: str | None = None
     against: tuple[Pinned, ...] = ()
+
+
+@contextlib.contextmanager
+def named(step: SelectionStep) -> Iterator[None]:
+    """Errors at run time inside of the block name the step."""
+    try:
+        yield
+    except RunError as error:
+        raise RunError(f"{step.label}: {error}") from error
 
 
 @dataclass(frozen=True)

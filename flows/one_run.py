@@ -106,6 +106,7 @@ class Session:
             else:
                 self.services.begin()
                 self.services.ray()
+                _rearm()
                 self._executor = _on_ray(self.job)
             self._opened.callback(self._executor.close)
         return self._executor
@@ -170,6 +171,12 @@ def run_stages(session: Session, run_stage: Callable[[], None]) -> Result:
     while session.next_stage() is not None:
         run_stage()
     return session.finish()
+
+
+def _rearm() -> None:
+    """Ray, once connected, takes SIGTERM for itself and aborts three seconds later; it is ours to end cleanly."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _on_ray(job: Job) -> "Executor":

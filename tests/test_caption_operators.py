@@ -14,7 +14,7 @@ from curation.operators.caption_stats import CaptionStats
 from curation.operators.derive import Derive
 from curation.operators.inspect_image import InspectImage
 from curation.operators.language import Language
-from schemas.errors import InputError, RunError
+from schemas.errors import InputError
 
 UNUSUAL = ["", None, "\0", "\n\n", "a\0b", "\u200b", "💥", "12345", "'; --", "\ufeff", "__label__xx", "\U0010ffff"]
 
@@ -167,7 +167,7 @@ def test_what_is_no_column_or_no_sql_is_refused(columns):
         Derive(**columns)
 
 
-def test_an_error_on_a_row_stops_the_run_and_names_the_key():
+def test_an_error_on_a_row_names_its_key_and_is_not_one_of_the_part():
     bound = Derive(n="caption::int").bound({"key": pa.string(), "caption": pa.string()})
-    with pytest.raises(RunError, match=f"on the row with key {1:032x}"):
+    with pytest.raises(ValueError, match=f"on the row with key {1:032x}"):
         bound.run(captions("1", "x"), None)

@@ -169,6 +169,29 @@ def test_marks_combine_selections(tmp_path):
     assert {row["caption"] for row in samples_of(result) if row["fate"] == "curated"} == {"c4", "c5"}
 
 
+def test_a_mark_is_null_where_no_row_came_to_it_whatever_the_parts(tmp_path):
+    rows = [{"url": f"http://x/{i}", "caption": f"c{i}", "a": float(i)} for i in range(12)]
+    table = write_table(tmp_path / "t.parquet", rows)
+    steps = [
+        {"keep": "a > 9"},
+        {"top": {"by": "a", "rows": 1, "mark": "best"}},
+        {"dedup": {"by": "a", "prefer": ["best desc"]}},
+    ]
+    versions = set()
+    for size in (2, 100):
+        source = {"table": table, "rows_per_part": size}
+        spec = spec_over(tmp_path, source, steps) | {
+            "shards": {"format": "parquet"},
+            "store": str(tmp_path / str(size)),
+        }
+        result = run_job(spec)
+        assert {row["caption"]: row["best"] for row in samples_of(result) if row["a"] > 8} == {
+            "c9": None, "c10": False, "c11": True,
+        }  # fmt: skip
+        versions.add(result.version)
+    assert len(versions) == 1
+
+
 @pytest.mark.parametrize("survivors", ["components", "earlier", "greedy"])
 def test_every_survivor_rule_gives_the_same_whatever_the_parts(tmp_path, survivors):
     chain = [{"url": f"http://x/{i}", "caption": f"c{i}", "code": (1 << (3 * i)) - 1, "rank": i} for i in range(12)]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import Silent, run_job
 from own_operators import fate_of, opened, own_operator, seen, spec_of
@@ -11,6 +12,7 @@ from own_operators import fate_of, opened, own_operator, seen, spec_of
 from curation.execution.in_process import InProcess
 from curation.job import Job, Wishes
 from schemas.errors import PartError, RunError
+from schemas.manifest import read_manifest
 from schemas.pipeline import CurationSpec
 
 GOOD = [f"good {n}" for n in range(5)]
@@ -144,3 +146,52 @@ def test_a_value_that_is_no_number_is_the_same_twice(tmp_path: Path) -> None:
 def test_a_worker_opens_an_operator_once_for_all_its_parts(tmp_path: Path) -> None:
     run_job(spec_of(tmp_path, GOOD, [own_operator(tmp_path, actor=True)], 2), debug=False)
     assert len(opened(tmp_path)) == 1
+
+
+def test_what_was_computed_before_an_error_stopped_the_part_is_not_computed_again(tmp_path: Path) -> None:
+    steps = [own_operator(tmp_path, "first"), own_operator(tmp_path)]
+    first = tmp_path / "ops" / "first.py"
+    first.write_text(first.read_text().replace('startswith("refuse")', 'startswith("never")'))
+    spec = spec_of(tmp_path, [*GOOD, "refuse"], steps, 20)
+    for _ in range(2):
+        with pytest.raises(PartError, match="the caption refuses"):
+            run_job(spec)
+    before = seen(tmp_path, "first")
+    assert "refuse" in before
+    assert len(before) == len(set(before))
+    (tmp_path / "cured").touch()
+    assert run_job(spec).curated == 6
+    assert sorted(seen(tmp_path, "first")) == sorted([*GOOD, "refuse"])
+
+
+def test_a_model_that_cannot_be_opened_stops_the_run_before_any_part_is_taken(tmp_path: Path) -> None:
+    model = own_operator(tmp_path, "model", actor=True)
+    model["model"]["folder"] = str(tmp_path / "not there")
+    with pytest.raises(RunError, match=r"steps\[1\] model: cannot be opened: FileNotFoundError"):
+        run_job(spec_of(tmp_path, GOOD, [own_operator(tmp_path), model]), debug=False)
+    assert not (tmp_path / "touchy.seen").exists()
+
+
+def test_a_row_of_which_nothing_can_be_derived_fails_alone(tmp_path: Path) -> None:
+    own_operator(tmp_path)
+    spec = spec_of(tmp_path, ["1", "2", "three"], [{"derive": {"number": "cast(caption as int)"}}])
+    fates = fate_of(run_job(spec).manifest)
+    assert fates == {"1": CURATED, "2": CURATED, "three": failed(0, "error", "derive")}
+
+
+def test_a_predicate_that_fails_on_a_row_names_step_and_key(tmp_path: Path) -> None:
+    own_operator(tmp_path)
+    said = r"steps\[0\] (keep|top): on the row with key [0-9a-f]{32}: Could not convert string 'three' to INT32"
+    for step in ({"keep": "cast(caption as int) > 0"}, {"top": {"by": "cast(caption as int)", "rows": 1}}):
+        with pytest.raises(RunError, match=said):
+            run_job(spec_of(tmp_path, ["1", "three"], [step]))
+
+
+def test_an_operator_that_returns_too_few_values_is_told_so(tmp_path: Path) -> None:
+    step = own_operator(tmp_path)
+    path = tmp_path / "ops" / "touchy.py"
+    path.write_text(path.read_text().replace("for c in captions]", "for c in captions[1:]]"))
+    result = run_job(spec_of(tmp_path, GOOD, [step]))
+    (sample,) = read_manifest(result.manifest).samples
+    reasons = pq.read_table(result.manifest.parent / sample.parquet)["fate_reason"].to_pylist()
+    assert set(reasons) == {"error: ValueError: column touchy_length: 0 values were returned for 1 rows"}

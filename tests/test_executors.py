@@ -78,7 +78,7 @@ def test_parts_go_from_tasks_to_actors_and_back_and_few_are_in_flight(tmp_path: 
     executor.close()
     parts = len(job.run.snapshot.parts)
     assert parts == 24
-    assert Counter(executor.submitted) == {False: 2 * parts, True: parts}
+    assert Counter(executor.submitted) == {False: 2 * parts, True: parts + 1}  # the model is opened first
     assert executor.most[False] <= 3
     assert executor.most[True] <= 6
     assert executor.most["all"] <= 9

@@ -3,8 +3,10 @@
 import pyarrow as pa
 import pytest
 
-from curation.plan import build_plan
+from curation.ingest import Snapshot
+from curation.plan import build_plan, name_plan
 from curation.stage import OperatorStep, Plan
+from curation.storage.store import FileRef
 from schemas.errors import InputError
 from schemas.pipeline import CurationSpec
 
@@ -34,6 +36,8 @@ def fingerprints(plan: Plan) -> dict[str, str]:
         ([{"download": {"shortest_side": 64}}], r"steps\[0\] download: .*did you mean 'shortest_side_px'"),
         ([{"dedup": {"by": "caption", "within": 4}}], r"steps\[0\] dedup: .*string"),
         ([{"top": {"by": "captions", "rows": 3}}], r"steps\[0\] top: .*captions"),
+        ([{"keep": "true", "as": "foo"}], r"steps\[0\] keep: as: stands beside operators only"),
+        ([{"dedup": {"by": "caption"}, "reads": {"a": "b"}}], r"steps\[0\] dedup: reads: stands beside operators only"),
     ],
 )
 def test_a_wrong_step_is_refused_by_a_sentence_that_names_it(steps, said):
@@ -77,3 +81,18 @@ def test_two_uses_of_an_operator_take_a_prefix_and_share_their_sidecar():
     plan = plan_of(["caption_stats", {"caption_stats": None, "as": "again"}])
     assert plan.columns["again_caption_words"].step == 1
     assert plan.steps[0].base_fingerprint == plan.steps[1].base_fingerprint
+
+
+def test_what_an_operator_reads_and_how_its_columns_are_called_name_another_plan():
+    extra = {"alt": pa.string(), "title": pa.string()}
+    snapshot = Snapshot("0" * 64, 0, (), FileRef("", 0, ""), 0, pa.schema([]))
+    steps = [
+        {"caption_stats": None, "reads": {"caption": "alt"}},
+        {"caption_stats": None, "reads": {"caption": "title"}},
+    ]
+    steps.append({"caption_stats": None, "reads": {"caption": "alt"}, "as": "alt"})
+    names = set()
+    for step in steps:
+        spec = CurationSpec.model_validate({"name": "x", "source": {"table": "t.parquet"}, "steps": [step]})
+        names.add(name_plan(build_plan(spec, extra, captured=False), spec, snapshot, 0))
+    assert len(names) == 3

@@ -1,6 +1,6 @@
 """What an executor is, and how tasks go through one: bounded, passed on between kinds of workers, crashes survived."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from curation.execution.crashes import Hunt, hunt
 from curation.execution.worker import PartTask, Worked
+from curation.stage import OperatorStep
 from schemas.errors import PartError, RunError
 
 _CRASHES_BEFORE_HUNTING = 2
@@ -92,18 +93,27 @@ def run_parts(executor: Executor, tasks: Iterator[tuple[PartTask, bool]]) -> Ite
         raise PartError(f"{first}{others}; run the same again, or fail their rows by decision: {decision}") from first
 
 
+def open_models(executor: Executor, steps: Iterable[OperatorStep]) -> None:
+    """Open operators in the worker that will run them, so that a model that cannot be loaded costs no part.
+
+    Raises RunError.
+    """
+    for _ in run_each(executor, _open, ((step.label, step) for step in steps), actor=True):
+        pass
+
+
 def run_each(
-    executor: Executor, function: Callable[..., Any], tasks: Iterator[tuple[str, Any]]
+    executor: Executor, function: Callable[..., Any], tasks: Iterator[tuple[str, Any]], *, actor: bool = False
 ) -> Iterator[tuple[str, Any]]:
     """(name, task) → (name, result), in any order; a task may lose its worker once. Raises RunError."""
     flights: dict[Any, tuple[str, Any, int]] = {}
     again: list[tuple[str, Any, int]] = []
     while True:
-        while len(flights) < executor.slots(False) * _IN_FLIGHT_PER_SLOT:
+        while len(flights) < executor.slots(actor) * _IN_FLIGHT_PER_SLOT:
             following = again.pop() if again else next(((name, task, 0) for name, task in tasks), None)
             if following is None:
                 break
-            flights[executor.submit(function, following[1], actor=False)] = following
+            flights[executor.submit(function, following[1], actor=actor)] = following
         if not flights:
             return
         for handle, result in executor.wait(list(flights)):
@@ -184,6 +194,10 @@ def _work(task: PartTask, **where: Any) -> Worked:
     from curation.execution.worker import work
 
     return work(task, **where)
+
+
+def _open(step: OperatorStep, *, actor: bool, opened: Any) -> None:
+    opened.get(step)
 
 
 def _probe(task: _Probe, *, actor: bool, opened: Any) -> bool:

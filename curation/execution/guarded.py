@@ -1,12 +1,13 @@
 """An operator that may raise: the row that does it fails, and no other."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from curation.operator import Batch, Failure, Operator, Output
+from schemas.columns import Column
 from schemas.errors import PairmillError, PartError
 
 
@@ -18,13 +19,18 @@ class Guarded:
     """An operator whose `run` may raise: a batch that raises is run row by row, and the row that raises alone fails.
 
     `fitted` makes of the output for a number of rows what is wanted of it; an output that does not fit raises there.
-    `where` begins the sentences about what fails the part.
+    `where` begins the sentences about what fails the part; `adds` are the columns where the plan knows them only.
     """
 
     def __init__(
-        self, operator: Operator, fitted: Callable[[int, Output], Any] = _as_it_is, where: str = "operator"
+        self,
+        operator: Operator,
+        fitted: Callable[[int, Output], Any] = _as_it_is,
+        where: str = "operator",
+        adds: Sequence[Column] | None = None,
     ) -> None:
         self._operator = operator
+        self._adds = operator.adds if adds is None else adds
         self._fitted = fitted
         self._where = where
 
@@ -57,6 +63,6 @@ class Guarded:
                     one = Batch(batch.table.slice(i, 1), [batch.stored[i]])
                     yield from self._run(rows[i : i + 1], one, opened)
                 return
-            empty = {column.name: [None] for column in self._operator.adds}
+            empty = {column.name: [None] for column in self._adds}
             fitted = self._fitted(1, Output(empty, {0: Failure("error", f"{type(error).__name__}: {error}")}))
         yield rows, fitted

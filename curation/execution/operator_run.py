@@ -64,7 +64,8 @@ class OperatorRun:
         """The chunks with this operator's columns; rows that fail go no further."""
         held: list[Chunk] = []
         ready: list[Chunk] = []
-        guarded = Guarded(self.step.operator, self._with_values, f"part {self._rows.name}, {self.step.label}")
+        where = f"part {self._rows.name}, {self.step.label}"
+        guarded = Guarded(self.step.operator, self._with_values, where, self.step.adds)
         for rows, (output, values) in guarded.stream(self._to_compute(chunks, held, ready), opened):
             fresh = self._take_in(gather_held(held, rows), output, values)
             yield from self._flush(ready)
@@ -139,7 +140,10 @@ class OperatorRun:
         passing = {CRASH, GIVEN_UP, *self.step.operator.passing}
         columns = {COMPUTED: [s not in passing for s in status], STATUS: status, ERROR: errors}
         for column in self.step.values:
-            columns[column.name] = stored_array(output.values[column.name], column, failed)
+            values = output.values[column.name]
+            if len(values) != count:
+                raise ValueError(f"column {column.name}: {len(values):,} values were returned for {count:,} rows")
+            columns[column.name] = stored_array(values, column, failed)
         return pa.table(columns, schema=sidecars.values_schema(self.step.values))
 
     def _committed_columns(self, chunk: Chunk) -> Chunk:

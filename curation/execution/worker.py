@@ -18,7 +18,7 @@ from curation.execution.streaming import Chunk
 from curation.ingest import Member
 from curation.part_rows import PartRows
 from curation.selection.keep import Keep
-from curation.stage import OperatorStep, Plan, SelectionStep
+from curation.stage import OperatorStep, Plan, SelectionStep, named
 from curation.storage import layout
 from curation.storage.store import Store, digest
 from schemas.errors import PairmillError, PartError, RunError
@@ -81,7 +81,7 @@ def settle(task: PartTask, rows: PartRows | None = None) -> Settled:
             fates[alive & run.committed.failed] = FIRST_STEP + step.index
         else:
             chosen = np.flatnonzero(alive)
-            kept = _keep(step).keep_mask(rows.table(step.reads, chosen))
+            kept = kept_mask(step, rows.table(step.reads, chosen))
             fates[chosen[~kept]] = FIRST_STEP + step.index
     return Settled(fates)
 
@@ -108,14 +108,22 @@ def work(task: PartTask, *, actor: bool, opened: "Opened") -> Worked:
             runs = [OperatorRun(rows, step, task.neighbours) for step in segment if isinstance(step, OperatorStep)]
             for run in runs:
                 stack.callback(run.close)
-            _stream(rows, segment, runs, np.flatnonzero(settled.fates == ALIVE), opened)
-            for run in runs:
-                if not run.commit():
-                    break  # another worker was first: its values stand, and what was fused on ours is thrown away
-                done[run.step.label] = done.get(run.step.label, 0) + run.computed_rows
+            try:
+                _stream(rows, segment, runs, np.flatnonzero(settled.fates == ALIVE), opened)
+            except PairmillError:
+                _commit(runs, done)  # what was fetched and measured before the error is not done again
+                raise
+            _commit(runs, done)
     raise PartError(
         f"part {task.member.part.name}: was not finished after {_MOST_ROUNDS} rounds; report this as a fault"
     )
+
+
+def _commit(runs: list[OperatorRun], done: dict[str, int]) -> None:
+    for run in runs:
+        if not run.commit():
+            break  # another worker was first: its values stand, and what was fused on ours is thrown away
+        done[run.step.label] = done.get(run.step.label, 0) + run.computed_rows
 
 
 class Opened:
@@ -199,11 +207,13 @@ def _chunks(rows: PartRows, names: list[str], alive: np.ndarray, size: int) -> I
 
 def _kept(step: SelectionStep, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
     for chunk in chunks:
-        kept = np.flatnonzero(_keep(step).keep_mask(chunk.table))
+        kept = np.flatnonzero(kept_mask(step, chunk.table))
         if len(kept):
             yield chunk.take(kept)
 
 
-def _keep(step: SelectionStep) -> Keep:
+def kept_mask(step: SelectionStep, table: pa.Table) -> np.ndarray:
+    """Which rows a `keep` lets live on, bool_N. Raises RunError naming step and key."""
     assert isinstance(step.step, Keep)
-    return step.step
+    with named(step):
+        return step.step.keep_mask(table)

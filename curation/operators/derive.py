@@ -10,7 +10,7 @@ from pydantic import ConfigDict, PrivateAttr, field_validator, model_validator
 from curation import sql
 from curation.operator import Batch, Operator, Output, Resources
 from schemas.columns import Column
-from schemas.errors import InputError
+from schemas.errors import InputError, RunError
 
 
 class Derive(Operator):
@@ -72,8 +72,11 @@ class Derive(Operator):
         return self._adds
 
     def run(self, batch: Batch, opened: Any) -> Output:
-        """The expressions' values."""
-        table = sql.evaluate(self.columns, batch.table)
+        """The expressions' values. A row on which one cannot be computed fails alone."""
+        try:
+            table = sql.evaluate(self.columns, batch.table)
+        except RunError as error:
+            raise ValueError(str(error)) from error
         return Output({name: table[name] for name in self.columns})
 
 
