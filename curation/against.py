@@ -1,7 +1,7 @@
 """The other side of a comparison: Parquet files or manifests of curated sets, pinned by digest before anything runs."""
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation import sql
 from curation.stage import OperatorStep, Pinned, Plan, SelectionStep
 from curation.storage.store import file_sha256
-from schemas.columns import KEY
+from schemas.columns import IMAGE, KEY
 from schemas.errors import InputError, RunError
 from schemas.manifest import Manifest, newest_version, read_manifest
 from schemas.pins import put_pin
@@ -41,12 +42,15 @@ def load_against(step: SelectionStep) -> Sequence[pa.Table]:
             raise RunError(f"{step.label}: against: {pinned.path}: has changed since the run began; run it again")
         names = pq.read_schema(pinned.path).names
         table = pq.read_table(pinned.path, columns=[*wanted.values(), *([KEY.name] if KEY.name in names else [])])
-        keys = table[KEY.name] if KEY.name in names else pa.nulls(table.num_rows, pa.string())
-        columns: dict[str, Any] = {KEY.name: keys}
-        columns["file"] = pa.array([pinned.path.name] * table.num_rows, pa.string())
-        columns["row"] = pa.array(range(table.num_rows), pa.int64())
-        tables.append(pa.table(columns | {alias: table[name] for alias, name in wanted.items()}))
+        tables.append(_as_decided_on(table, pinned.path.name, wanted))
     return tables
+
+
+def _as_decided_on(table: pa.Table, file: str, wanted: Mapping[str, str]) -> pa.Table:
+    keys = table[KEY.name] if KEY.name in table.column_names else pa.nulls(table.num_rows, pa.string())
+    columns: dict[str, Any] = {KEY.name: keys, "file": pa.array([file] * table.num_rows, pa.string())}
+    columns["row"] = pa.array(range(table.num_rows), pa.int64())
+    return pa.table(columns | {alias: table[name] for alias, name in wanted.items()})
 
 
 def rows_of(files: Sequence[Pinned]) -> int:
@@ -65,8 +69,10 @@ def _pinned(plan: Plan, step: OperatorStep | SelectionStep, own_name: str) -> Op
                 files += _of_manifest(path, plan, step, own_name)
             else:
                 files.append(_of_file(path))
+    columns = {name: where.column.type for name, where in plan.columns.items() if name != IMAGE.name}
+    types = sql.bind(step.step.inputs, columns)
     for file in files:
-        _require_columns(file, step)
+        _require_columns(file, step, types)
     return replace(step, against=tuple(files))
 
 
@@ -110,10 +116,15 @@ def _of_file(path: Path) -> Pinned:
     return Pinned(path, file_sha256(path))
 
 
-def _require_columns(file: Pinned, step: SelectionStep) -> None:
-    names = pq.read_schema(file.path).names
+def _require_columns(file: Pinned, step: SelectionStep, types: Mapping[str, pa.DataType]) -> None:
+    schema = pq.read_schema(file.path)
+    names = schema.names
     for column in step.step.against_columns.values():
         if column not in names:
             raise InputError(
                 f"{step.label}: against: {file.path.name} has no column {column!r}; it has {', '.join(names)}"
             )
+    try:
+        step.step.check_against(_as_decided_on(schema.empty_table(), file.path.name, step.step.against_columns), types)
+    except InputError as error:
+        raise InputError(f"{step.label}: {file.path}: {error}") from error

@@ -8,8 +8,8 @@ Everything runs in DuckDB, out of core. The pool is a chain of records put if ab
 again and subtracts again.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import duckdb
@@ -63,6 +63,7 @@ class Snapshot:
     rejected: FileRef  # key, url, caption, reason and the source's columns; sorted by key
     rejected_rows: int
     extra: pa.Schema
+    identity: Mapping[str, Any] = field(default_factory=dict)  # of the source: what names the snapshot
 
     @property
     def keys(self) -> int:
@@ -77,13 +78,17 @@ def find_snapshot(store: Store, identity: dict[str, Any]) -> Snapshot | None:
     return _from_record(store, name, record) if record else None
 
 
-def ingest(store: Store, staging: Staging, rows_per_part: int) -> Snapshot:
-    """Bring a source's rows into the pool and record its snapshot."""
+def ingest(
+    store: Store, staging: Staging, rows_per_part: int, check: Callable[[int], None] = lambda keys: None
+) -> Snapshot:
+    """Bring a source's rows into the pool and record its snapshot; `check` sees the number of keys before that."""
     found = find_snapshot(store, staging.identity)
     if found:
         return found
     with out_of_core.database(store) as database:
         rows_read = _stage(database, staging)
+        ((keys,),) = database.sql("SELECT (SELECT count(*) FROM staged) + (SELECT count(*) FROM rejected)").fetchall()
+        check(keys)
         while not _add_new_parts(store, database, rows_per_part):
             pass
         record = _snapshot_record(store, database, staging, rows_read)
@@ -249,7 +254,9 @@ def _from_record(store: Store, name: str, record: dict[str, Any]) -> Snapshot:
         for m in record["parts"]
     ]
     extra = pa.schema(list(read_table(store, rejected).schema)[REJECTED_COLUMNS:])
-    return Snapshot(name, record["rows_read"], tuple(parts), rejected, record["rejected_rows"], extra)
+    return Snapshot(
+        name, record["rows_read"], tuple(parts), rejected, record["rejected_rows"], extra, record["identity"]
+    )
 
 
 def _quoted(name: str) -> str:

@@ -99,7 +99,6 @@ class Job:
         """Ingest the source, name the plan, and record that the run has started."""
         store = Store.open(self.store_path)
         snapshot = self._ingest(store, executor)
-        _refuse_chance(self.plan, snapshot)
         self.plan = self.named(store, snapshot)
         for part in self.wishes.give_up:
             _give_up(store, self.plan, snapshot, part)
@@ -136,12 +135,27 @@ class Job:
         if isinstance(self.source, CapturedSource):
             assert self.plan.capture is not None
             size = self.spec.source.rows_per_part
-            return capture_source(store, self.source, identity, self.plan.capture, size, executor)
+            snapshot = capture_source(store, self.source, identity, self.plan.capture, size, executor)
+            self.refuse_chance(snapshot.keys)
+            return snapshot
         found = find_snapshot(store, identity)
         if found:
+            self.refuse_chance(found.keys)
             return found
+        if self.wishes.give_up:
+            raise InputError("--give-up: the source has not been read yet, so no part of it can be stuck; run it first")
         staging = Staging(identity, self.source.relation(), dict(self.source.extra))
-        return ingest(store, staging, self.spec.source.rows_per_part)
+        return ingest(store, staging, self.spec.source.rows_per_part, self.refuse_chance)
+
+    def refuse_chance(self, keys: int) -> None:
+        """Refuse steps that would find neighbours by chance among so many rows. Raises InputError."""
+        for step in self.plan.steps:
+            refuse = getattr(getattr(step, "step", None), "refuse_chance_neighbours", None)
+            if isinstance(step, SelectionStep) and refuse is not None:
+                try:
+                    refuse(rows_of(step.against) if step.against else keys)
+                except InputError as error:
+                    raise InputError(f"{step.label}: {error}") from error
 
     def named(self, store: Store, snapshot: Snapshot) -> Plan:
         """The plan under its name; the newest retry of it unless a new one is asked for."""
@@ -178,14 +192,3 @@ def _give_up(store: Store, plan: Plan, snapshot: Snapshot, part: str) -> None:
     if part not in names:
         raise InputError(f"--give-up {part}: the source has no such part; it has {names[0]} to {names[-1]}")
     store.put(layout.plan(plan.name, f"given-up-{part}"), {"part": part})
-
-
-def _refuse_chance(plan: Plan, snapshot: Snapshot) -> None:
-    """Steps that would find neighbours by chance are refused now that the number of rows is known."""
-    for step in plan.steps:
-        refuse = getattr(getattr(step, "step", None), "refuse_chance_neighbours", None)
-        if isinstance(step, SelectionStep) and refuse is not None:
-            try:
-                refuse(rows_of(step.against) if step.against else snapshot.keys)
-            except InputError as error:
-                raise InputError(f"{step.label}: {error}") from error

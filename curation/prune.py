@@ -1,7 +1,8 @@
 """Remove what no kept version needs: the only code that lists folders or looks at a clock.
 
 Kept are, of every set: the newest version, those with a tag, those that a training run uses or another set is compared
-`against` (they leave pins), and all that an unfinished plan has made. Dry run unless told otherwise; holds the store's
+`against` (they leave pins), and all that an unfinished plan has made, unless a later
+run of its set has finished. Dry run unless told otherwise; holds the store's
 lock alone, where runs share it.
 
 Killed anywhere it leaves a store that reads well: a version's manifest goes first, then the records of its plan, its
@@ -81,7 +82,11 @@ class _Prune:
         self._outcome = outcome
         self._runs = read_runs(store)
         last = {run.plan: run for run in self._runs}
-        self._unfinished = {plan for plan, run in last.items() if run.version is None}
+        newest = {run.name: run.number for run in self._runs if run.version is not None}
+        # Left behind, not waiting: a later run of the set has finished, after its specification was edited.
+        self._unfinished = {
+            plan for plan, run in last.items() if run.version is None and run.number > newest.get(run.name, -1)
+        }
         self._manifests = {
             (run.name, run.version): read_manifest(self._manifest_path(run.name, run.version))
             for run in self._runs

@@ -8,14 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from curation.materialise import WrittenShard
+from curation.materialise import ShardsWanted, WrittenShard
 from curation.part_rows import PartRows
+from curation.plan import shards_wanted
 from curation.run import Run
 from curation.samples import sample_columns, write_samples
-from curation.stage import OperatorStep, Plan
+from curation.stage import OperatorStep, Plan, SelectionStep
 from curation.storage import layout
 from curation.storage.store import FileRef, Store, digest
-from schemas.columns import IMAGE, Column
+from schemas.columns import CAPTION, IMAGE, KEY, URL, Column
 from schemas.manifest import Manifest
 from schemas.pipeline import CurationSpec
 
@@ -34,19 +35,25 @@ def publish(
     sections = {"steps": steps, "shards": spec.shards.model_dump(mode="json")}
     content = [[shard.record() for shard in shards], [ref.sha256 for ref, _ in samples]]
     version = digest([sections, content, funnel])[:16]
+    selections = [step for step in run.plan.steps if isinstance(step, SelectionStep)]
     manifest = Manifest.model_validate(
         {
             "name": spec.name,
             "version": version,
             "rows": sum(shard.rows for shard in shards),
             "pool": run.snapshot.keys,
-            "columns": _columns(run.plan),
+            "columns": _columns(run.plan, shards_wanted(spec, run.plan)),
             "shards": [_shard_entry(version, shard) for shard in shards],
             "samples": [_sample_entry(version, i, ref, rows) for i, (ref, rows) in enumerate(samples)],
             "funnel": funnel,
             "spec": sections,
             "operators": {
                 step.label: step.base_fingerprint for step in run.plan.steps if isinstance(step, OperatorStep)
+            },
+            "lineage": {
+                "source": run.snapshot.identity,
+                "snapshot": run.snapshot.digest,
+                "against": {s.label: [file.sha256 for file in s.against] for s in selections if s.against},
             },
         }
     )
@@ -56,6 +63,7 @@ def publish(
     with store.new_file(".json") as file:
         file.path.write_bytes(text)
     store.link(store.path(file.ref.name), path)
+    text = store.path(path).read_bytes()  # of the run that first came to this version, by another source perhaps
     _put_ledgers(store, run)
     paces = {name: asdict(pace) for name, pace in run.paces.items()}
     record = {"name": spec.name, "version": version, "plan": run.plan.name, "at": time.time(), "paces": paces}
@@ -90,15 +98,17 @@ def _put_ledgers(store: Store, run: Run) -> None:
     store.put(name, sorted(found))
 
 
-def _columns(plan: Plan) -> list[dict[str, str]]:
+def _columns(plan: Plan, wanted: ShardsWanted) -> list[dict[str, Any]]:
     """Name, type and meaning of every column that samples and shards may have."""
     visible = {**plan.columns, **sample_columns(plan)}
+    in_shards = {KEY.name, URL.name, CAPTION.name, wanted.caption, *wanted.columns}
     return [
         {
             "name": name,
             "type": _type_name(where.column),
             "meaning": where.column.meaning,
             "step": plan.steps[where.step].label if where.step >= 0 else "source",
+            "in_shards": name in in_shards,
         }
         for name, where in visible.items()
         if name != IMAGE.name

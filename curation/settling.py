@@ -122,10 +122,14 @@ class Settling:
 
     @cached_property
     def _neighbours(self) -> dict[str, list[tuple[int, str, int]]]:
-        """For each part, rows whose URL stands in another part too: (row, part there, row there)."""
-        found: dict[str, list[tuple[int, str, int]]] = {}
+        """For each part, rows whose URL stands in other parts too: (row, part there, row there)."""
+        families: dict[tuple[str, int], list[tuple[str, int]]] = {}  # by the row that had the URL first
         for ref in read_pool(self._store).shared if self._plan.pictures else ():
             for pair in read_table(self._store, ref).to_pylist():
-                found.setdefault(pair["part"], []).append((pair["row"], pair["home_part"], pair["home_row"]))
-                found.setdefault(pair["home_part"], []).append((pair["home_row"], pair["part"], pair["row"]))
+                home = pair["home_part"], pair["home_row"]
+                families.setdefault(home, [home]).append((pair["part"], pair["row"]))
+        found: dict[str, list[tuple[int, str, int]]] = {}
+        for family in families.values():
+            for part, row in family:
+                found.setdefault(part, []).extend((row, *other) for other in family if other[0] != part)
         return found

@@ -23,7 +23,10 @@ def _run(job: Job) -> Run | None:
         return None
     store = Store.existing(job.store_path)
     snapshot = find_snapshot(store, source_identity(job.spec, job.source, job.wishes.limit))
-    return Run(store, job.named(store, snapshot), snapshot, Progress()) if snapshot else None
+    if snapshot is None:
+        return None
+    job.refuse_chance(snapshot.keys)
+    return Run(store, job.named(store, snapshot), snapshot, Progress())
 
 
 def _source(job: Job, run: Run | None) -> str:

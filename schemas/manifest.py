@@ -32,12 +32,24 @@ class _Frozen(BaseModel):
 
 
 class ColumnEntry(_Frozen):
-    """A column: its name, its Arrow type in words, what it means, and the step that adds it (`source`: none does)."""
+    """A column: its name, its Arrow type in words, what it means, and the step that adds it (`source`: none does).
+
+    `in_shards` is false for one that stands in the samples only.
+    """
 
     name: str
     type: str
     meaning: str
     step: str = "source"
+    in_shards: bool = True
+
+
+class Lineage(_Frozen):
+    """What a version was made from: the source, its snapshot, and the files that steps compare with, by digest."""
+
+    source: Mapping[str, Any]
+    snapshot: str
+    against: Mapping[str, tuple[Sha256, ...]] = {}
 
 
 class ShardEntry(_Frozen):
@@ -92,6 +104,7 @@ class Manifest(_Frozen):
     funnel: tuple[FunnelEntry, ...]
     spec: Mapping[str, Any]
     operators: Mapping[str, str]
+    lineage: Lineage | None = None
     evaluations: tuple[Mapping[str, Any], ...] = ()
 
     @model_validator(mode="after")

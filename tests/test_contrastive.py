@@ -248,7 +248,8 @@ def test_captions_are_drawn_by_weight_and_missing_ones_are_passed_over(data: Pat
 
 
 def test_a_caption_column_that_is_not_there_is_refused(data: Path) -> None:
-    with pytest.raises(InputError, match="has no column 'vlm' for captions; it has: caption, short, none"):
+    said = "its shards have no column 'vlm' for captions; they have: caption, short, none"
+    with pytest.raises(InputError, match=said):
         CuratedSet(data / "manifest.json", {"vlm": 1.0})
 
 

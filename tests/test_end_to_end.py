@@ -3,10 +3,12 @@
 import json
 import tarfile
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import SmallWeb, run_job, textured_jpeg, write_table
 
+from schemas.errors import InputError
 from schemas.manifest import read_manifest
 from schemas.shard import read_shard
 
@@ -113,6 +115,23 @@ def test_a_known_url_with_a_new_caption_is_not_fetched_again(web, tmp_path, pair
     assert fates(result)[99]["fate"] == "curated"
 
 
+def test_a_url_is_not_fetched_again_whichever_of_its_captions_had_it_fetched(web, tmp_path):
+    urls = [web.put(f"/{i}.jpg", textured_jpeg(i)) for i in range(4)]
+    worded = {"keep": "length(caption) >= 3"}
+    for caption in ("a", "first long", "second long"):  # the pool's first row of each URL is filtered
+        rows = [{"url": url, "caption": caption, "uid": 0} for url in urls]
+        run_job(spec_over(tmp_path, rows, [worded, DOWNLOAD]) | {"name": caption.split()[0]})
+    assert sum(web.asked.values()) == 4
+
+
+def test_a_looser_filter_brings_a_second_caption_without_a_second_fetch(web, tmp_path):
+    url = web.put("/one.jpg", textured_jpeg(1))
+    rows = [{"url": url, "caption": caption, "uid": 0} for caption in ("long enough", "short")]
+    assert run_job(spec_over(tmp_path, rows, [{"keep": "length(caption) > 5"}, DOWNLOAD])).curated == 1
+    assert run_job(spec_over(tmp_path, rows, [DOWNLOAD])).curated == 2
+    assert web.asked["/one.jpg"] == 1
+
+
 def test_several_captions_of_one_url_cost_one_fetch(web, tmp_path):
     url = web.put("/one.jpg", textured_jpeg(1))
     rows = [{"url": url, "caption": f"caption {i}", "uid": i} for i in range(5)]
@@ -135,6 +154,24 @@ def test_retry_failed_tries_only_what_may_pass_and_fills_it(web, tmp_path, pairs
     assert fates(second)[5]["fate"] == "curated"
     assert web.asked - before == {"/5.jpg": 1}
     assert run_job(spec).version == second.version
+
+
+def test_a_radius_with_chance_neighbours_is_refused_before_the_source_is_in_the_pool(tmp_path):
+    rows = [{"url": f"http://nowhere/{i}", "caption": f"c{i}", "code": i} for i in range(3000)]
+    table = pa.Table.from_pylist(rows).set_column(2, "code", pa.array(range(3000), pa.uint64()))
+    pq.write_table(table, tmp_path / "t.parquet")
+    spec = spec_over(tmp_path, rows[:1], [{"dedup": {"by": "code", "within": 16}}], shards={"format": "parquet"})
+    with pytest.raises(InputError, match=r"steps\[0\] dedup: within: 16 over 3,000 rows: .*the largest safe radius is"):
+        run_job(spec | {"source": {"table": str(tmp_path / "t.parquet")}})
+    assert not (tmp_path / "store" / "pool").exists()
+
+
+def test_a_manifest_tells_its_lineage_and_which_columns_its_shards_have(web, tmp_path, pairs):
+    result = run_job(spec_over(tmp_path, pairs, STEPS, shards={"columns": ["uid"]}))
+    manifest = read_manifest(result.manifest)
+    assert {column.name for column in manifest.columns if column.in_shards} == {"key", "url", "caption", "uid"}
+    assert manifest.lineage.source["kind"] == "table"
+    assert [len(sha256) for _, sha256 in manifest.lineage.source["files"]] == [64]
 
 
 def test_holdout_rows_stand_in_shards_of_their_own(web, tmp_path, pairs):

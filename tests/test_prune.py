@@ -12,6 +12,7 @@ import pytest
 from conftest import run_job, write_table
 from small_store import (
     FINGERPRINT,
+    STEPS,
     add_downloads,
     add_version,
     manifest_path,
@@ -121,6 +122,15 @@ def test_other_sets_keep_their_newest_version(store, three):
     other = add_version(store, usual_pairs(), name="other", plan="other0")
     prune(store.root, remove=True)
     assert readable(store, "other") == [other]
+
+
+def test_a_plan_that_was_left_behind_by_a_later_run_of_its_set_does_not_stay(store, three):
+    start_run(store, "demo", "edited since")
+    store.put(layout.plan("edited since", "stage-000"), {"fates": {}, "reasons": {}})
+    add_version(store, usual_pairs(), plan="plan9", spec={"steps": STEPS[:1], "shards": {}})
+    done = prune(store.root, remove=True, signals=True)
+    assert not done.notes
+    assert store.get(layout.plan("edited since", "stage-000")) is None
 
 
 def test_what_an_unfinished_plan_made_stays(store, three):

@@ -114,10 +114,12 @@ class CuratedSet:
             raise InputError(f"{name}: has no pictures (shards.format is parquet); curate it with format: webdataset")
         if not self.rows:
             raise InputError(f"{name}: has no rows to train on")
-        columns = [column.name for column in self.manifest.columns]
+        columns = [column.name for column in self.manifest.columns if column.in_shards]
         missing = [column for column in self.captions if column not in columns]
         if missing:
-            raise InputError(f"{name}: has no column {missing[0]!r} for captions; it has: {', '.join(columns)}")
+            raise InputError(
+                f"{name}: its shards have no column {missing[0]!r} for captions; they have: {', '.join(columns)}"
+            )
 
 
 def open_sets(entries: Sequence[TrainingSet]) -> list[CuratedSet]:

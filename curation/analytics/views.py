@@ -67,7 +67,9 @@ _TABLES = {
         {"number": _NUMBER, "tar": _NAME, "parquet": _NAME, "rows": _COUNT, "tar_bytes": _COUNT}
         | {"parquet_bytes": _COUNT, "tar_sha256": _NAME, "parquet_sha256": _NAME, "holdout": pa.bool_()}
     ),
-    "columns": pa.schema({"number": _NUMBER, "name": _NAME, "type": _NAME, "meaning": _NAME, "step": _NAME}),
+    "columns": pa.schema(
+        {"number": _NUMBER, "name": _NAME, "type": _NAME, "meaning": _NAME, "step": _NAME, "in_shards": pa.bool_()}
+    ),
     "runs": pa.schema(
         {"number": _NUMBER, "name": _NAME, "plan": _NAME, "version": _NAME, "finished_at": pa.timestamp("us")}
     ),

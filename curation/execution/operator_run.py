@@ -183,8 +183,8 @@ class OperatorRun:
                 self._take_in(one, failed, self._values(1, failed))
 
     def _adopt(self, open_rows: np.ndarray) -> dict[int, tuple[OperatorRows, int]]:
-        """Rows whose URL another part has fetched: row → (what is committed there, row there)."""
-        adopted: dict[int, tuple[OperatorRows, int]] = {}
+        """Rows whose URL has been fetched for another row: row → (what is committed there, row there)."""
+        adopted = self._adopt_here(open_rows)
         elsewhere: dict[str, OperatorRows] = {}
         for row, part, there in self._neighbours:
             if not open_rows[row] or row in adopted:
@@ -197,6 +197,15 @@ class OperatorRun:
             if elsewhere[part].sidecar is not None and elsewhere[part].computed[there]:
                 adopted[row] = (elsewhere[part], there)
         return adopted
+
+    def _adopt_here(self, open_rows: np.ndarray) -> dict[int, tuple[OperatorRows, int]]:
+        """The same among the rows of this part: a looser filter brings another caption of a URL that is there."""
+        if self._pictures is None or self.committed.sidecar is None or self.step.rides_on:
+            return {}  # where columns of the source decide too, rows of one URL may differ
+        addresses = self._rows.addresses
+        known = {addresses[row]: row for row in np.flatnonzero(self.committed.computed).tolist()}
+        rows = np.flatnonzero(open_rows).tolist()
+        return {row: (self.committed, known[addresses[row]]) for row in rows if addresses[row] in known}
 
     def commit(self) -> bool:
         """Put the next generation; False when another worker was first."""

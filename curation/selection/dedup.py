@@ -99,6 +99,10 @@ class Dedup(DatasetStep):
                 f"type {types[CODE]}; without 'within', dedup compares for equality"
             )
 
+    def check_against(self, theirs: pa.Table, types: Mapping[str, pa.DataType]) -> None:
+        """Refuse a table of another set whose columns do not compare with ours."""
+        self._comparable(theirs, pa.schema([pa.field(name, kind) for name, kind in types.items()]))
+
     def refuse_chance_neighbours(self, rows: int) -> None:
         """Raise InputError if a row expects more than 0.01 neighbours by chance among `rows` rows.
 

@@ -53,6 +53,9 @@ class DatasetStep(BaseModel):
     def check(self, types: Mapping[str, pa.DataType]) -> None:
         """Raise InputError where an input's type does not fit; `types` are those that DuckDB binds for `inputs`."""
 
+    def check_against(self, theirs: pa.Table, types: Mapping[str, pa.DataType]) -> None:
+        """Raise InputError where a table of `against` does not compare with inputs of these types."""
+
     def decide(self, rows: pa.Table, against: Sequence[pa.Table] = ()) -> Decision:
         """Decide over N rows with `key` and the columns of `inputs`; `against` tables have `key`, `file` and `row`."""
         raise NotImplementedError
