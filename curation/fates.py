@@ -27,6 +27,7 @@ class Fates:
     notes: dict[str, pa.Table] = field(default_factory=dict)
     marks: dict[str, dict[str, pa.Array]] = field(default_factory=dict)  # part → mark → booleans of the part
     reasons: dict[int, str] = field(default_factory=dict)  # step index → the reason of its drops
+    statuses: dict[int, dict[str, int]] = field(default_factory=dict)  # operator's index → failed rows by status
 
     @property
     def alive(self) -> int:
@@ -117,10 +118,10 @@ def put_fates(store: Store, members: Sequence[Member], fates: Fates) -> FileRef:
     return put_table(store, pa.table(columns))
 
 
-def read_fates(store: Store, members: Sequence[Member], ref: FileRef, reasons: dict[int, str]) -> Fates:
+def read_fates(store: Store, members: Sequence[Member], ref: FileRef) -> Fates:
     """The fates that `put_fates` put."""
     table = read_table(store, ref)
-    fates = Fates({}, reasons=reasons)
+    fates = Fates({})
     marks = [name for name in table.column_names if name.startswith("mark:")]
     for member, part in _by_part(members, table):
         fates.codes[member.part.name] = part["code"].to_numpy().copy()

@@ -15,16 +15,18 @@ from typing import Any
 from curation.against import note_against, pin_against, rows_of
 from curation.capture import capture_source
 from curation.execution.executor import Executor
+from curation.execution.operator_run import CRASH, GIVEN_UP
 from curation.ingest import Snapshot, Staging, find_snapshot, ingest
 from curation.materialise import Materialiser
 from curation.plan import build_plan, name_plan, shards_wanted
 from curation.publish import publish
 from curation.run import Run, Watcher, funnel
 from curation.sources.open import CapturedSource, TableSource, open_source
-from curation.stage import Plan, SelectionStep
+from curation.stage import OperatorStep, Plan, SelectionStep
 from curation.storage import layout
 from curation.storage.store import Store
 from schemas.errors import InputError
+from schemas.nearest import unknown_name
 from schemas.pipeline import CurationSpec
 
 _SHARDS_WITHOUT_WORKERS = 8  # so few tars are written before Ray has started
@@ -39,6 +41,7 @@ class Result:
     pool: int
     curated: int
     funnel: list[dict[str, Any]]
+    may_pass: int = 0  # failed rows whose failure may pass
 
     def record(self) -> dict[str, Any]:
         """What `run --json` prints."""
@@ -82,6 +85,7 @@ class Job:
         plan = build_plan(spec, source.extra, captured=isinstance(source, CapturedSource))
         shards_wanted(spec, plan)
         plan = pin_against(plan, spec.name)
+        _require_passing(plan, wishes.retry or ())
         return cls(spec, plan, source, Path(wishes.store or spec.store), wishes, watcher)
 
     @property
@@ -128,7 +132,9 @@ class Job:
         shards = self.materialiser.write(executor, self.watcher.shards)
         rows = funnel(self.plan, self.run.snapshot, self.run.fates)
         manifest, version = publish(self.store, self.spec, self.run, shards, rows, self.number)
-        return Result(manifest, version, self.run.snapshot.keys, self.run.fates.alive, rows)
+        passing = passing_classes(self.plan)
+        may_pass = sum(n for counts in self.run.fates.statuses.values() for s, n in counts.items() if s in passing)
+        return Result(manifest, version, self.run.snapshot.keys, self.run.fates.alive, rows, may_pass)
 
     def _ingest(self, store: Store, executor: Callable[[], Executor]) -> Snapshot:
         identity = source_identity(self.spec, self.source, self.wishes.limit)
@@ -168,6 +174,19 @@ class Job:
             while not store.put(layout.plan(base, f"retry-{ordinal:04d}"), {"classes": list(classes)}):
                 ordinal += 1  # another run asks for a retry at the same time; its classes may differ
         return replace(self.plan, name=name_plan(self.plan, self.spec, snapshot, ordinal), retry=classes)
+
+
+def passing_classes(plan: Plan) -> set[str]:
+    """Statuses of failures that may pass, of all operators of a plan."""
+    operators = [step.operator for step in plan.steps if isinstance(step, OperatorStep)]
+    return {CRASH, GIVEN_UP}.union(*(operator.passing for operator in operators))
+
+
+def _require_passing(plan: Plan, classes: Sequence[str]) -> None:
+    passing = passing_classes(plan)
+    for name in classes:
+        if name not in passing:
+            raise InputError(f"--retry-failed {name}: {unknown_name(name, sorted(passing), 'failures that may pass')}")
 
 
 def source_identity(spec: CurationSpec, source: TableSource | CapturedSource, limit: int | None) -> dict[str, Any]:

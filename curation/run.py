@@ -149,8 +149,10 @@ class Run:
             assert settled.missing_step is None, "a stage is decided when every part is computed"
             self.fates.codes[part] = settled.fates
         for step in stage.steps:
-            told = _keep_reason(step) if isinstance(step, SelectionStep) else self._statuses(step)
-            self.fates.reasons[step.index] = told
+            if isinstance(step, SelectionStep):
+                self.fates.reasons[step.index] = _keep_reason(step)
+            else:
+                self.fates.statuses[step.index] = self._statuses(step)
         if stage.barrier is not None:
             self._decide_barrier(stage.barrier)
         self._fix_decision()
@@ -158,15 +160,14 @@ class Run:
         self.reached += 1
         self.__dict__.pop("_settling", None)
 
-    def _statuses(self, step: OperatorStep) -> str:
-        """How many rows failed at an operator by status, most first: `http_404 150, timeout 3`."""
+    def _statuses(self, step: OperatorStep) -> dict[str, int]:
+        """How many rows failed at an operator, by status."""
         code = FIRST_STEP + step.index
         members = [member for member in self.snapshot.parts if (self.fates.codes[member.part.name] == code).any()]
         found = Counter[str]()
         for _, statuses in each(members, lambda member: self._statuses_in(step, member)):
             found.update(status if status not in (None, OK) else GIVEN_UP for status in statuses)
-        by_count = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
-        return ", ".join(f"{status} {count:,}" for status, count in by_count)
+        return dict(sorted(found.items()))
 
     def _statuses_in(self, step: OperatorStep, member: Member) -> list[str | None]:
         rows = PartRows(self.store, self.plan, member, self.fates.marks.get(member.part.name))
@@ -200,7 +201,8 @@ class Run:
         name = layout.plan(self.plan.name, f"stage-{self.reached:03d}")
         ref = put_fates(self.store, self.snapshot.parts, self.fates)
         reasons = {str(index): reason for index, reason in self.fates.reasons.items()}
-        if not self.store.put(name, {"fates": ref.record(), "reasons": reasons}):
+        statuses = {str(index): counts for index, counts in self.fates.statuses.items()}
+        if not self.store.put(name, {"fates": ref.record(), "reasons": reasons, "statuses": statuses}):
             self.fates = self._read_decision(self.store.get(name))
 
     def _newest_decision(self) -> Fates | None:
@@ -212,8 +214,10 @@ class Run:
         return None
 
     def _read_decision(self, record: dict) -> Fates:  # type: ignore[type-arg]
-        reasons = {int(index): reason for index, reason in record["reasons"].items()}
-        return read_fates(self.store, self.snapshot.parts, FileRef(**record["fates"]), reasons)
+        fates = read_fates(self.store, self.snapshot.parts, FileRef(**record["fates"]))
+        fates.reasons = {int(index): reason for index, reason in record["reasons"].items()}
+        fates.statuses = {int(index): counts for index, counts in record["statuses"].items()}
+        return fates
 
     def _tell(self, stage: Stage, before: dict[int, int]) -> None:
         counts = self.fates.counts()
@@ -234,11 +238,17 @@ def funnel(plan: Plan, snapshot: Snapshot, fates: Fates) -> list[dict[str, objec
     ]
     for step in plan.steps:
         gone = counts.get(FIRST_STEP + step.index, 0)
-        reason = fates.reasons.get(step.index, "")
+        reason = fates.reasons.get(step.index) or _by_count(fates.statuses.get(step.index, {}))
         row = {"step": step.label, "kind": step.name, "rows_in": alive, "rows_out": alive - gone, "reason": reason}
         rows.append(row)
         alive -= gone
     return rows
+
+
+def _by_count(statuses: dict[str, int]) -> str:
+    """Most first: `http_404 150, timeout 3`."""
+    ordered = sorted(statuses.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{status} {count:,}" for status, count in ordered)
 
 
 def _keep_reason(step: SelectionStep) -> str:

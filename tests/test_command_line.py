@@ -147,6 +147,21 @@ def test_after_a_pilot_the_plan_tells_at_which_pace_the_rest_may_go(tmp_path: Pa
     assert "everything is computed" in pairmill("plan", spec, "--limit", "12", *looser).output
 
 
+def test_failures_that_may_pass_are_counted_and_tried_again_by_class_or_all(tmp_path: Path) -> None:
+    steps = "  - download: {retries: 0, timeout_s: 3}"
+    spec = write_spec(tmp_path, steps)
+    (tmp_path / "pairs.csv").write_text("url,caption\nhttp://127.0.0.1:9/a.jpg,a\nftp://b/c.jpg,b\n")
+    done = pairmill("run", str(spec), "--executor", "in-process")
+    assert "1 rows failed for reasons that may pass; --retry-failed tries them again" in done.stdout
+    assert re.search(r"steps\[0\] download +2 +0 +2 +unsafe_port 1, unsafe_url 1", done.stdout), done.stdout
+    refused = pairmill("run", str(spec), "--retry-failed", "http_404")
+    assert refused.exit_code == 2
+    assert "--retry-failed http_404: there is no 'http_404'" in refused.stderr
+    again = pairmill("run", "--retry-failed", str(spec), "--executor", "in-process")
+    assert again.exit_code == 0, again.stderr
+    assert pairmill("run").exit_code == 2
+
+
 def test_a_reselection_starts_neither_ray_nor_prefect(tmp_path: Path) -> None:
     spec = write_spec(tmp_path)
     code = (

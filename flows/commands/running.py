@@ -1,17 +1,18 @@
 """`pairmill run`: the main job."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
-from flows.commands.verb import set_option, spec_argument, verb
+from flows.commands.verb import set_option, verb
 
 _ALL_CLASSES = "all"
 
 
 @verb()
-@spec_argument
+@click.argument("spec", required=False, metavar="SPEC")
 @click.option("--store", type=click.Path(), help="The store; default: what the specification says.")
 @click.option("--executor", type=click.Choice(["ray", "in-process"]), default="ray", show_default=True)
 @click.option("--ray-address", metavar="HOST:PORT", help="A Ray cluster; default: what `up` started, or a local Ray.")
@@ -29,7 +30,7 @@ _ALL_CLASSES = "all"
 @click.option("--give-up", multiple=True, metavar="PART", help="Fail the rows that a part cannot finish.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
 @click.pass_context
-def run(ctx: click.Context, /, spec: str, as_json: bool, retry: tuple[str, ...], **asked: Any) -> None:
+def run(ctx: click.Context, /, spec: str | None, as_json: bool, retry: tuple[str, ...], **asked: Any) -> None:
     """Run a specification: from its source to curated shards and a manifest."""
     import os
 
@@ -38,6 +39,10 @@ def run(ctx: click.Context, /, spec: str, as_json: bool, retry: tuple[str, ...],
     from flows.display import display
     from flows.wording import funnel_text, funnel_warnings
 
+    if spec is None and retry and Path(retry[-1]).exists():  # `run --retry-failed spec.yaml`
+        spec, retry = retry[-1], (*retry[:-1], _ALL_CLASSES)
+    if spec is None:
+        raise click.UsageError("Missing argument 'SPEC'.", ctx)
     request = one_run.Request(
         spec,
         asked["store"],
@@ -56,6 +61,8 @@ def run(ctx: click.Context, /, spec: str, as_json: bool, retry: tuple[str, ...],
         click.echo(json.dumps(result.record()))
         return
     click.echo(funnel_text(result.funnel))
+    if result.may_pass:
+        click.echo(f"\n{result.may_pass:,} rows failed for reasons that may pass; --retry-failed tries them again")
     click.echo(
         f"\n{result.curated:,} of {result.pool:,} rows are curated, version {result.version}:\n{result.manifest}"
     )
