@@ -20,7 +20,7 @@ from curation.operator import OK
 from curation.part_rows import PartRows
 from curation.selection.keep import Keep
 from curation.selection.step import Decision
-from curation.settling import BLOCK_PARTS, Settling, each
+from curation.settling import Settling, each
 from curation.stage import OperatorStep, Plan, SelectionStep, Stage, named
 from curation.storage import layout, sidecars
 from curation.storage.sidecars import STATUS
@@ -106,7 +106,7 @@ class Run:
             self.opened = True
         stage = self._settling
         left = stage.left()
-        block = left[:BLOCK_PARTS]
+        block = stage.next_block()
         alive = {part: int((codes == ALIVE).sum()) for part, codes in self.fates.codes.items()}
         done = sum(alive.values()) - sum(alive[member.part.name] for member in left)
         self.watcher.stage(self.stage_name(), len(block), sum(alive.values()), done)

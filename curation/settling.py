@@ -77,12 +77,30 @@ class Settling:
             raise self._stuck[part] or self._not_computed(part)
         return left
 
+    def next_block(self) -> list[Member]:
+        """The next parts for workers. A part waits for an earlier one that may fetch one of its URLs, to adopt that."""
+        left = self.left()
+        pictures = self._plan.picture_step
+        fetching = {m.part.name for m in left if pictures is not None and self._missing_step(m) <= pictures}
+        return [
+            member
+            for member in left
+            if not any(part in fetching and part < member.part.name for _, part, _ in self._adoptable(member))
+        ][:BLOCK_PARTS]
+
+    def _missing_step(self, member: Member) -> int:
+        step = self._settled[member.part.name].missing_step
+        assert step is not None
+        return step
+
+    def _adoptable(self, member: Member) -> Sequence[tuple[int, str, int]]:
+        return self._neighbours.get(member.part.name, ())
+
     def tasks(self, members: Sequence[Member]) -> Iterator[tuple[PartTask, bool]]:
         """(task, whether an actor must begin) for parts that lack something."""
         for member in members:
-            step = self._settled[member.part.name].missing_step
-            assert step is not None
-            yield self._task(member, tuple(self._neighbours.get(member.part.name, ()))), self._plan.producer(step).actor
+            step = self._plan.producer(self._missing_step(member))
+            yield self._task(member, tuple(self._adoptable(member))), step.actor
 
     def worked(self, members: Sequence[Member], error: PartError | None) -> None:
         """Workers have been at these parts; what counts is what is committed. `error` is theirs."""

@@ -1,7 +1,7 @@
 """Blocks of parts: what is rolled up is not looked at again, and a long stage is several pieces of work."""
 
 import pytest
-from conftest import Silent, run_job
+from conftest import Silent, run_job, textured_jpeg, write_table
 from own_operators import own_operator, seen, spec_of
 
 from curation import settling
@@ -16,7 +16,6 @@ CAPTIONS = [f"caption {number}" for number in range(20)]
 def small_blocks(monkeypatch):
     """Two parts in a block."""
     monkeypatch.setattr(settling, "BLOCK_PARTS", 2)
-    monkeypatch.setattr("curation.run.BLOCK_PARTS", 2)
 
 
 def begun(spec, executor):
@@ -66,3 +65,22 @@ def test_looking_at_a_plan_writes_no_roll_up(tmp_path, small_blocks):
     before = sorted(path for path in (tmp_path / "store").rglob("*"))
     assert job.run.missing_rows() == {"steps[0] touchy": 12}
     assert sorted(path for path in (tmp_path / "store").rglob("*")) == before
+
+
+def test_a_part_waits_for_an_earlier_one_that_fetches_its_url(web, tmp_path):
+    urls = [web.put(f"/{i}.jpg", textured_jpeg(i)) for i in range(4)]
+    download = {"download": {"allow_networks": ["127.0.0.0/8"]}}
+    spec = spec_of(tmp_path, CAPTIONS, [download], 2) | {"operators": []}
+    for caption in ("first", "second"):  # two ingests, nothing fetched yet
+        write_table(tmp_path / "pairs.parquet", [{"url": url, "caption": caption} for url in urls])
+        job = Job.open(CurationSpec.model_validate(spec | {"name": caption}), Silent())
+        job.start(lambda: InProcess(debug=True))
+    write_table(tmp_path / "pairs.parquet", [{"url": u, "caption": c} for u in urls for c in ("first", "second")])
+    job = begun(spec, InProcess(debug=True))
+    waves = []
+    while not job.advance():
+        waves.append([member.part.name[:5] for member in job.run._settling.next_block()])
+        job.run.run_stage(InProcess(debug=True))
+    assert waves == [["00000"] * 2, ["00001"] * 2]
+    assert max(web.asked.values()) == 1
+    assert job.finish().curated == 8
