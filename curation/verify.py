@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from curation.verify_rows import check_rows, read_keys
 from schemas.manifest import Manifest, ShardEntry, read_manifest
 from schemas.shard import ShardError, read_shard
@@ -67,6 +70,8 @@ def verify(manifest_path: Path | str, progress: Progress | None = None) -> Repor
     for shard in manifest.shards:
         files.check(shard.parquet, shard.parquet_bytes, shard.parquet_sha256)
         files.check_keys(shard)
+    if manifest.shards:
+        files.check_columns(manifest, manifest.shards[0].parquet)
     report.rows = check_rows(path.parent, manifest, report.errors)
     _check_sizes(path.parent, manifest, report.errors)
     return report
@@ -121,6 +126,16 @@ class _Files:
             place = next((i for i, pair in enumerate(zip(members, keys, strict=False)) if pair[0] != pair[1]), None)
             where = f"first at row {place}" if place is not None else f"{len(members):,} instead of {len(keys):,} keys"
             self._error(f"{name}: its keys are not those of {shard.parquet} ({where})")
+
+    def check_columns(self, manifest: Manifest, name: str) -> None:
+        """A shard's Parquet has the columns that the manifest says shards have."""
+        try:
+            there = set(pq.read_schema(self._folder / name).names)
+        except (OSError, pa.ArrowException):
+            return  # which `check` has told
+        said = {column.name for column in manifest.columns if column.in_shards}
+        if there != said:
+            self._error(f"{name}: its columns are not those of the manifest ({', '.join(sorted(there ^ said))})")
 
     def _tar_keys(self, name: str, stream: "_Hashed") -> list[str] | None:
         try:

@@ -172,6 +172,7 @@ def _manifest(
     ]
     columns = [
         {"name": n, "type": str(SAMPLES.field(n).type), "meaning": f"what {n} is", "step": ADDED_BY.get(n, "source")}
+        | {"in_shards": n not in ("clip_score", "error", "phash", "status")}
         for n in SAMPLES.names
         if not n.startswith("fate") and n != "duplicate_of"
     ]

@@ -84,6 +84,15 @@ def test_what_is_no_manifest_is_the_users_mistake(tmp_path, made):
         verify(made.folder / made.record["version"] / "sizes.json")
 
 
+def test_shards_with_other_columns_than_the_manifest_says_are_told(made):
+    record = json.loads(made.path.read_text())
+    record["columns"][0]["name"] = "another"
+    made.path.write_text(json.dumps(record))
+    assert any(
+        "its columns are not those of the manifest (another, key)" in error for error in verify(made.path).errors
+    )
+
+
 @pytest.mark.parametrize("kind", ["samples", "parquet", "tar"])
 def test_a_flipped_bit_is_noticed_wherever_it_is(made, kind):
     path = made.file(kind)
