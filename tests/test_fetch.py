@@ -15,8 +15,9 @@ from misbehaving_web import Web, answer, dripping, endless, endless_headers, red
 from curation.fetch.addresses import denied
 from curation.fetch.certificates import certificates
 from curation.fetch.engine import fetch
+from curation.fetch.host_policy import HostLimits, HostPolicy
 from curation.fetch.outcomes import PASSING, RETRIED, Fetched, Request
-from curation.fetch.policy import FetchPolicy, HostPolicy
+from curation.fetch.policy import FetchPolicy
 from curation.fetch.urls import UrlError, parse_url
 from schemas.errors import RunError
 
@@ -449,7 +450,7 @@ def test_a_host_gets_few_requests_at_once_until_its_network_is_known_to_be_named
         connection.sendall(answer(b"x"))  # type: ignore[attr-defined]
 
     urls = [web.serve(f"/{i}", held).replace("127.0.0.1", "localhost") for i in range(30)]
-    results = fetch(map(Request, range(30), urls), POLICY, HostPolicy(per_host=2))
+    results = fetch(map(Request, range(30), urls), POLICY, HostPolicy(HostLimits(places=2)))
     seen: list[int] = []
 
     def look_then_release() -> None:
@@ -462,15 +463,6 @@ def test_a_host_gets_few_requests_at_once_until_its_network_is_known_to_be_named
     assert {result.status for result in results} == {"ok"}
     assert seen == [2]
     assert web.most_running > 2
-
-
-def test_a_host_is_given_its_places_back() -> None:
-    hosts = HostPolicy(per_host=2)
-    assert [hosts.admit("a"), hosts.admit("a"), hosts.admit("a"), hosts.admit("b")] == [0, 0, float("inf"), 0]
-    hosts.done("a", "ok")
-    assert hosts.admit("a") == 0
-    hosts.done("b", "http_429", 30)
-    assert 29 < hosts.admit("b") <= 30
 
 
 def test_what_is_tried_again_at_once_may_pass_later_too() -> None:

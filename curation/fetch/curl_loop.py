@@ -39,6 +39,11 @@ class CurlLoop:
         self._running[transfer.handle] = transfer
         self._multi.add_handle(transfer.handle)
 
+    def drop(self, transfer: Transfer) -> None:
+        """End a transfer that runs; its handle can be used again."""
+        del self._running[transfer.handle]
+        self._multi.remove_handle(transfer.handle)
+
     def turn(self, until: float | None) -> Iterator[tuple[Transfer, Answer]]:
         """Wait for something to happen, until a monotonic moment at most, and give what has ended."""
         moments = [moment for moment in (self._timer, until) if moment is not None]

@@ -2,10 +2,11 @@
 
 The requests are drawn in the consumer's thread: what they are made of need not be thread-safe. At most
 `_WINDOW · concurrency` of them are under way, and no transfer starts while `buffer_bytes` wait for the consumer; so
-memory stays within that and what the running transfers bring (`concurrency · max_bytes` at the very worst).
+memory stays within that and what the running transfers bring. A transfer that hears nothing for a while gives its place
+to another: hosts that never answer cost a descriptor each, and hardly any time.
 """
 
-import heapq
+import ipaddress
 import itertools
 import queue
 import random
@@ -13,34 +14,38 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 
 from curation.fetch import outcomes
 from curation.fetch.certificates import certificates
 from curation.fetch.curl_loop import CurlLoop
+from curation.fetch.host_policy import UNTIL_ANOTHER_ENDS, HostPolicy
+from curation.fetch.job import Job, Line
+from curation.fetch.names import RESOLVED, Names
 from curation.fetch.outcomes import RETRIED, Fetched, Request
-from curation.fetch.policy import FetchPolicy, HostPolicy
+from curation.fetch.policy import FetchPolicy
 from curation.fetch.transfer import Answer, Transfer
-from curation.fetch.urls import Target, UrlError, parse_url, redirected
-from schemas.errors import RunError
+from curation.fetch.urls import UrlError, parse_url, redirected
+from schemas.errors import PairmillError, RunError
 
 _WINDOW = 4  # requests waiting, running or done but not taken, per transfer that may run
+_MOST_STALLED = 3  # transfers that hear nothing and run beside the others, per transfer that may run
 _PATIENCE_S = 1.0  # libcurl waits for name look-ups that hang before it lets go of them
-_UNTIL_ANOTHER_ENDS = float("inf")
+_RETRIES_UNHEARD = 1  # of a host that gave no answer at all
+_DROPPED = "dropped"  # how a request ends that nobody waits for any more
 
 
 def fetch(requests: Iterator[Request], policy: FetchPolicy, hosts: HostPolicy) -> Generator[Fetched, None, None]:
     """What comes of each request, in the order in which they end; exactly one result per request.
 
     Requests are drawn ahead of the results. When the iterator is closed, running transfers are dropped. Raises
-    RunError where nothing can be fetched at all (no certificates on this machine).
+    RunError where nothing can be fetched at all (no certificates on this machine, a resolver that does not work).
     """
     engine = _Engine(policy, hosts)
     engine.start()
     under_way, source = 0, iter(requests)
     try:
         while True:
-            for request in itertools.islice(source, _WINDOW * policy.concurrency - under_way):
+            for request in itertools.islice(source, _WINDOW * policy.concurrency + engine.stalled - under_way):
                 engine.submit(request)
                 under_way += 1
             if not under_way:
@@ -49,20 +54,6 @@ def fetch(requests: Iterator[Request], policy: FetchPolicy, hosts: HostPolicy) -
             under_way -= 1
     finally:
         engine.close()
-
-
-@dataclass
-class _Job:
-    """A request on its way: where it stands, and what it has cost."""
-
-    request: Request
-    target: Target
-    attempts: int = 1
-    redirects: int = 0
-    attempt_s: float = 0.0  # in transfer, this attempt
-    total_s: float = 0.0
-    started: float = 0.0
-    limited: bool = False  # takes one of its host's places
 
 
 class _Engine(threading.Thread):
@@ -77,12 +68,20 @@ class _Engine(threading.Thread):
         self._outbox: queue.SimpleQueue[Fetched | BaseException] = queue.SimpleQueue()
         self._stopping = False
         self._finished_bytes = self._taken_bytes = 0  # each written by one thread only
-        self._ready: deque[_Job] = deque()
-        self._later: list[tuple[float, int, _Job]] = []  # heap by the moment at which they become ready
-        self._order = itertools.count()
-        self._running: dict[Transfer, _Job] = {}
+        self._line = Line()
+        self._names: Names[Job] = Names(self._loop.ring)
+        self._running: dict[Transfer, Job] = {}
+        self._unheard: deque[tuple[float, Transfer, Job]] = deque()  # by when they will have heard nothing for long
+        self._stalled: set[Transfer] = set()
         self._idle: list[Transfer] = []
         self._named_hosts: set[str] = set()  # that were found in a network of allow_networks
+        self._deadline = None if policy.deadline_s is None else time.monotonic() + policy.deadline_s
+        self._over = False
+
+    @property
+    def stalled(self) -> int:
+        """How many transfers run beside the others because they hear nothing."""
+        return min(len(self._stalled), _MOST_STALLED * self._policy.concurrency)
 
     def submit(self, request: Request) -> None:
         """Take a request in."""
@@ -92,6 +91,8 @@ class _Engine(threading.Thread):
     def next_result(self) -> Fetched:
         """Wait for the next result."""
         result = self._outbox.get()
+        if isinstance(result, PairmillError):
+            raise result
         if isinstance(result, BaseException):
             raise RunError(f"the fetching thread ended: {type(result).__name__}: {result}") from result
         self._taken_bytes += len(result.body or b"")
@@ -108,53 +109,84 @@ class _Engine(threading.Thread):
         """Fetch until told to stop."""
         try:
             while not self._stopping:
-                self._take_in()
-                self._start_ready()
-                for transfer, answer in self._loop.turn(self._later[0][0] if self._later else None):
-                    self._idle.append(transfer)
-                    self._take_answer(self._running.pop(transfer), answer)
+                self._turn()
         except BaseException as error:  # the consumer must not wait for ever
             self._outbox.put(error)
         for job in self._running.values():
-            self._release(job, outcomes.CONNECT)
+            self._release(job, _DROPPED)
+        self._names.close()
         for transfer in self._idle:
             transfer.handle.close()
         self._loop.close()
+
+    def _turn(self) -> None:
+        """One round: take in what has come, start what may start, wait until something happens, and take that."""
+        self._take_in()
+        self._line.look_at_clock()
+        self._look_for_stalled()
+        while self._line.ready and self._has_room:
+            self._try(self._line.ready.popleft())
+        for transfer, answer in self._loop.turn(self._next_moment):
+            self._idle.append(transfer)
+            self._stalled.discard(transfer)
+            self._take_answer(self._running.pop(transfer), answer)
+        for job, status, error in self._names.answers():
+            self._take_name(job, status, error)
+        if self._deadline is not None and not self._over and time.monotonic() >= self._deadline:
+            self._end_all()
+
+    @property
+    def _next_moment(self) -> float | None:
+        own = None if self._over else self._deadline
+        stall = self._unheard[0][0] if self._unheard and self._line.ready else None
+        return min((moment for moment in (self._line.next_moment, own, stall) if moment is not None), default=None)
+
+    @property
+    def _has_room(self) -> bool:
+        buffer_full = self._finished_bytes - self._taken_bytes > self._policy.buffer_bytes
+        return len(self._running) - self.stalled < self._policy.concurrency and not buffer_full
 
     def _take_in(self) -> None:
         while self._inbox:
             request = self._inbox.popleft()
             try:
-                self._ready.append(_Job(request, parse_url(request.url)))
+                job = Job(request, parse_url(request.url))
             except UrlError as error:
                 self._outbox.put(Fetched(request.row, error.status, str(error)))
-        while self._later and self._later[0][0] <= time.monotonic():
-            self._ready.append(heapq.heappop(self._later)[2])
-
-    def _start_ready(self) -> None:
-        """Start what may start; who waits for a place at its host keeps its place in the line."""
-        waiting: list[_Job] = []
-        while self._ready and len(self._running) < self._policy.concurrency and not self._buffer_full:
-            job = self._ready.popleft()
-            wait_s = self._admit(job)
-            if wait_s == 0:
-                self._start_job(job)
-            elif wait_s == _UNTIL_ANOTHER_ENDS:
-                waiting.append(job)
+                continue
+            if self._over:
+                self._finish(job, self._too_late)
             else:
-                self._put_off(job, wait_s)
-        self._ready.extendleft(reversed(waiting))
+                self._line.ready.append(job)
 
-    @property
-    def _buffer_full(self) -> bool:
-        return self._finished_bytes - self._taken_bytes > self._policy.buffer_bytes
+    def _look_for_stalled(self) -> None:
+        """Find the transfers that have heard nothing for a while."""
+        now = time.monotonic()
+        while self._unheard and self._unheard[0][0] <= now:
+            _, transfer, job = self._unheard.popleft()
+            if self._running.get(transfer) is job and not transfer.heard:
+                self._stalled.add(transfer)
 
-    def _admit(self, job: _Job) -> float:
-        host = job.target.host
-        job.limited = not (host in self._named_hosts or self._guard.names(host))
-        return self._hosts.admit(host) if job.limited else 0.0
+    def _try(self, job: Job) -> None:
+        """Start a job if its domain lets it; else it waits there, in its turn."""
+        refusal = self._hosts.refusal(job.target.host)
+        if refusal:
+            self._finish(job, job.last or Answer(outcomes.HOST_DOWN, refusal))
+            self._line.wake(job.domain)
+            return
+        job.limited = not (job.target.host in self._named_hosts or self._guard.names(job.target.host))
+        if job.limited and not job.its_turn and self._line.holds(job.domain):
+            self._line.hold(job)
+            return
+        wait_s = self._hosts.admit(job.target.host, limited=job.limited)
+        if wait_s > 0:
+            self._line.hold(job, None if wait_s == UNTIL_ANOTHER_ENDS else wait_s)
+            return
+        job.admitted, job.its_turn = True, False
+        self._start_job(job)
+        self._line.wake(job.domain)
 
-    def _start_job(self, job: _Job) -> None:
+    def _start_job(self, job: Job) -> None:
         refusal = None if self._guard.allowed else self._guard.port_refusal(job.target.port)
         if refusal:  # no network is named, so the address need not be looked up
             self._release(job, refusal[0])
@@ -163,35 +195,54 @@ class _Engine(threading.Thread):
         transfer = self._idle.pop() if self._idle else Transfer(self._policy, self._guard, self._ca_file)
         transfer.aim(job.target, self._policy.timeout_s - job.attempt_s)
         job.started = time.monotonic()
+        job.attempts += job.redirects == 0
         self._running[transfer] = job
+        self._unheard.append((job.started + self._policy.stalled_s, transfer, job))
         self._loop.start(transfer)
 
-    def _put_off(self, job: _Job, wait_s: float) -> None:
-        heapq.heappush(self._later, (time.monotonic() + wait_s, next(self._order), job))
-
-    def _take_answer(self, job: _Job, answer: Answer) -> None:
+    def _take_answer(self, job: Job, answer: Answer) -> None:
         spent_s = time.monotonic() - job.started
         job.attempt_s += spent_s
         job.total_s += spent_s
         if answer.named_network:
             self._named_hosts.add(job.target.host)
         asked_s = answer.retry_after_s or 0.0
-        self._release(job, answer.status, min(asked_s, self._policy.most_retry_after_s))
-        patient = job.attempts <= self._policy.retries and asked_s <= self._policy.most_retry_after_s
+        self._release(job, answer.status, answer.http_status, asked_s)
+        if answer.status == outcomes.DNS and not answer.timed_out:
+            job.last = answer
+            self._names.ask(job.target.host, job)
+        else:
+            self._note_name(job.target.host, answer.status)
+            self._go_on(job, answer, asked_s)
+
+    def _take_name(self, job: Job, status: str, error: str) -> None:
+        """The resolver was asked why it had no answer; perhaps it has one now."""
+        if not self._over:
+            self._names.note(job.target.host, status)
+            if status == RESOLVED:
+                self._go_on(job, job.last or Answer(outcomes.DNS, error))
+            else:
+                self._go_on(job, Answer(status, f"the host's name could not be resolved: {error}"))
+
+    def _go_on(self, job: Job, answer: Answer, asked_s: float = 0.0) -> None:
+        """Follow where the answer leads, try again, or finish."""
+        heard = answer.http_status is not None or answer.status == outcomes.DNS
+        retries = self._policy.retries if heard or not answer.timed_out else min(self._policy.retries, _RETRIES_UNHEARD)
+        patient = job.attempts <= retries and asked_s <= self._policy.most_retry_after_s
         if answer.location is not None:
             self._follow(job, answer)
         elif answer.status in RETRIED and patient:
-            self._retry(job, asked_s)
+            self._retry(job, answer, asked_s)
         else:
             self._finish(job, answer)
 
-    def _retry(self, job: _Job, asked_s: float) -> None:
+    def _retry(self, job: Job, answer: Answer, asked_s: float) -> None:
         pause_s = self._policy.backoff_s * 2 ** (job.attempts - 1) * random.uniform(0.5, 1.0)
         job.target = parse_url(job.request.url)
-        job.attempts, job.redirects, job.attempt_s = job.attempts + 1, 0, 0.0
-        self._put_off(job, max(pause_s, asked_s))
+        job.redirects, job.attempt_s, job.last = 0, 0.0, answer
+        self._line.put_off(job, max(pause_s, asked_s))
 
-    def _follow(self, job: _Job, answer: Answer) -> None:
+    def _follow(self, job: Job, answer: Answer) -> None:
         """Go where a redirect leads: every hop passes through the same policy as the first URL."""
         policy, failure = self._policy, None
         job.redirects += 1
@@ -207,13 +258,37 @@ class _Engine(threading.Thread):
         if failure:
             self._finish(job, Answer(*failure, http_status=answer.http_status))
         else:
-            self._ready.appendleft(job)
+            self._line.ready.appendleft(job)
 
-    def _release(self, job: _Job, status: str, wait_s: float = 0.0) -> None:
-        if job.limited:
-            self._hosts.done(job.target.host, status, wait_s)
+    def _release(self, job: Job, status: str, http_status: int | None = None, asked_s: float = 0.0) -> None:
+        if job.admitted:
+            job.admitted = False
+            self._hosts.done(job.target.host, status, http_status, asked_s)
+            self._line.wake(job.domain)
 
-    def _finish(self, job: _Job, answer: Answer) -> None:
+    def _note_name(self, host: str, status: str) -> None:
+        if not _is_literal(host):
+            self._names.note(host, outcomes.DNS if status == outcomes.DNS else RESOLVED)
+
+    def _end_all(self) -> None:
+        """The time is over: what waits and what runs fails, and so does all that comes."""
+        self._over = True
+        for transfer, job in self._running.items():
+            self._loop.drop(transfer)
+            self._idle.append(transfer)
+            self._release(job, _DROPPED)
+            self._finish(job, self._too_late)
+        self._running.clear()
+        self._stalled.clear()
+        self._unheard.clear()
+        for job in [*self._line.drain(), *self._names.waiting]:
+            self._finish(job, self._too_late)
+
+    @property
+    def _too_late(self) -> Answer:
+        return Answer(outcomes.DEADLINE, f"not done in the {self._policy.deadline_s:g} s that its part had")
+
+    def _finish(self, job: Job, answer: Answer) -> None:
         self._finished_bytes += len(answer.body or b"")
         result = Fetched(
             job.request.row,
@@ -228,3 +303,11 @@ class _Engine(threading.Thread):
             job.redirects,
         )
         self._outbox.put(result)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -7,8 +7,11 @@ BAD_URL = "bad_url"  # cannot be read as an http(s) URL
 UNSAFE_URL = "unsafe_url"  # another scheme, or a user name in it
 UNSAFE_ADDRESS = "unsafe_address"  # a private or special address
 UNSAFE_PORT = "unsafe_port"
-DNS = "dns"
+DNS = "dns"  # the resolver failed, which says nothing about the name
+NO_SUCH_HOST = "no_such_host"  # the resolver says that there is no such name, or that it has no address
 CONNECT = "connect"  # no connection, or lost before an answer began
+HOST_DOWN = "host_down"  # not asked, because its domain gave no answers, or wants to be left alone
+DEADLINE = "deadline"  # not done when the time for its part was over
 TLS = "tls"
 TIMEOUT = "timeout"
 TOO_SLOW = "too_slow"
@@ -23,7 +26,7 @@ HTTP_4XX, HTTP_5XX, HTTP_OTHER = "http_4xx", "http_5xx", "http_other"
 # Tried again at once, a few times, with growing pauses.
 RETRIED = frozenset({DNS, CONNECT, TIMEOUT, TOO_SLOW, BROKEN_ANSWER, HTTP_408, HTTP_429, HTTP_5XX})
 # Tried again only when the user asks for it: what may pass, and what hangs on a setting (allow_networks) or a clock.
-PASSING = RETRIED | {TLS, UNSAFE_ADDRESS, UNSAFE_PORT}
+PASSING = RETRIED | {NO_SUCH_HOST, HOST_DOWN, DEADLINE, TLS, UNSAFE_ADDRESS, UNSAFE_PORT}
 
 
 @dataclass(frozen=True)

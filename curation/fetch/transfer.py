@@ -59,6 +59,7 @@ class Answer:
     location: str | None = None
     retry_after_s: float | None = None
     named_network: bool = False  # the connection went to a network of allow_networks
+    timed_out: bool = False
 
 
 @dataclass
@@ -100,6 +101,11 @@ class Transfer:
         self.handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
         self.handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
 
+    @property
+    def heard(self) -> bool:
+        """Whether anything of the answer has come."""
+        return self._seen.header_lines > 0
+
     def aim(self, target: Target, left_s: float) -> None:
         """Make the handle ready for the next request, which has `left_s` seconds."""
         self._seen = _Seen()
@@ -122,6 +128,7 @@ class Transfer:
             seen.header(b"location") if redirects else None,
             _seconds(seen.header(b"retry-after")),
             seen.named_network,
+            code == pycurl.E_OPERATION_TIMEDOUT,
         )
 
     def _on_open_socket(self, _purpose: int, address: tuple[int, int, int, tuple[str | bytes, int]]) -> object:

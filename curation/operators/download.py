@@ -12,9 +12,10 @@ from pydantic import Field, field_validator
 
 from curation.fetch.addresses import parse_networks
 from curation.fetch.completed import Completed, completed
+from curation.fetch.host_policy import HostLimits, HostPolicy
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.outcomes import PASSING
-from curation.fetch.policy import USER_AGENT, FetchPolicy, HostPolicy
+from curation.fetch.policy import USER_AGENT, FetchPolicy
 from curation.fetch.to_stored import to_stored
 from curation.operator import Batch, Operator, Output, Resources, setting
 from schemas.columns import (
@@ -49,7 +50,9 @@ class Download(Operator):
     timeout_s: float = setting(20.0, "seconds that one attempt may take, redirects included", gt=0)
     retries: int = setting(2, "further attempts after a failure that may pass", ge=0)
     concurrency: int = setting(64, "requests that run at once in one worker", ge=1)
-    per_host: int = setting(8, "requests that one host gets at once from one worker", ge=1)
+    per_host: int = setting(8, "requests that one registered domain gets at once", ge=1)
+    requests_per_s: float | None = setting(None, "requests that one registered domain gets in a second", gt=0)
+    part_deadline_s: float | None = setting(3600.0, "seconds for a part; what is late can be retried", gt=0)
     user_agent: str = setting(USER_AGENT, "what servers are told; name a contact", pattern=r"^[\x20-\x7e]+$")
     allow_networks: tuple[str, ...] = setting((), "private networks that may be connected to, on any port")
 
@@ -72,8 +75,8 @@ class Download(Operator):
         return (HTTP_STATUS, SHA256, STORED_SHA256, ORIGINAL_WIDTH_PX, ORIGINAL_HEIGHT_PX, IMAGE)
 
     def open(self) -> HostPolicy:
-        """The state per host that all fetches of a worker share."""
-        return HostPolicy(self.per_host)
+        """How hosts are treated: what all fetches of a worker share."""
+        return HostPolicy(HostLimits(self.per_host, self.requests_per_s))
 
     def run(self, batch: Batch, opened: HostPolicy) -> Output:
         """The outcome of each row of one batch."""
@@ -93,6 +96,7 @@ class Download(Operator):
             timeout_s=self.timeout_s,
             retries=self.retries,
             concurrency=self.concurrency,
+            deadline_s=self.part_deadline_s,
             user_agent=self.user_agent,
             allow_networks=self.allow_networks,
         )
