@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+SITE_FILES = ("/robots.txt", "/.well-known/tdmrep.json")
 Answer = bytes | Callable[[socket.socket, "Web"], None]
 
 
@@ -60,6 +61,7 @@ class Web:
     def __init__(self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.closed = threading.Event()
         self.asked: Counter[str] = Counter()
+        self.asked_first: Counter[str] = Counter()  # robots.txt and tdmrep.json
         self.heads: dict[str, str] = {}
         self.running = self.most_running = 0
         self._answers: dict[str, tuple[Answer, ...]] = {}
@@ -106,12 +108,13 @@ class Web:
                 head += piece
             path = head.split()[1].decode()
             with self._lock:
-                self.asked[path] += 1
+                counter = self.asked_first if path in SITE_FILES else self.asked
+                counter[path] += 1
                 self.heads[path] = head.decode("latin-1")
                 self.running += 1
                 self.most_running = max(self.most_running, self.running)
                 answers = self._answers.get(path, (answer(b"no such page", "404 Not Found"),))
-                chosen = answers[min(self.asked[path], len(answers)) - 1]
+                chosen = answers[min(counter[path], len(answers)) - 1]
             self._send(connection, chosen)
         except OSError:
             pass

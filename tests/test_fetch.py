@@ -22,7 +22,7 @@ from curation.fetch.urls import UrlError, parse_url
 from schemas.errors import RunError
 
 HERE = ("127.0.0.1/32",)
-POLICY = FetchPolicy(timeout_s=5, retries=0, backoff_s=0.01, allow_networks=HERE)
+POLICY = FetchPolicy(timeout_s=5, retries=0, backoff_s=0.01, robots=False, opt_out=False, allow_networks=HERE)
 
 
 @pytest.fixture

@@ -20,7 +20,9 @@ from curation.fetch.policy import FetchPolicy
 from schemas.errors import RunError
 
 INFINITY = float("inf")
-POLICY = FetchPolicy(timeout_s=5, retries=0, backoff_s=0.01, allow_networks=("127.0.0.0/8",))
+POLICY = FetchPolicy(
+    timeout_s=5, retries=0, backoff_s=0.01, robots=False, opt_out=False, allow_networks=("127.0.0.0/8",)
+)
 
 
 class Clock:

@@ -19,10 +19,11 @@ from curation.fetch import outcomes
 from curation.fetch.certificates import certificates
 from curation.fetch.curl_loop import CurlLoop
 from curation.fetch.host_policy import UNTIL_ANOTHER_ENDS, HostPolicy
-from curation.fetch.job import Job, Line
+from curation.fetch.job import Job, Line, Purpose
 from curation.fetch.names import RESOLVED, Names
 from curation.fetch.outcomes import RETRIED, Fetched, Request
 from curation.fetch.policy import FetchPolicy
+from curation.fetch.site_checks import SiteChecks
 from curation.fetch.transfer import Answer, Transfer
 from curation.fetch.urls import UrlError, parse_url, redirected
 from schemas.errors import PairmillError, RunError
@@ -70,6 +71,7 @@ class _Engine(threading.Thread):
         self._finished_bytes = self._taken_bytes = 0  # each written by one thread only
         self._line = Line()
         self._names: Names[Job] = Names(self._loop.ring)
+        self._sites = SiteChecks(policy, hosts)
         self._running: dict[Transfer, Job] = {}
         self._unheard: deque[tuple[float, Transfer, Job]] = deque()  # by when they will have heard nothing for long
         self._stalled: set[Transfer] = set()
@@ -108,12 +110,14 @@ class _Engine(threading.Thread):
     def run(self) -> None:
         """Fetch until told to stop."""
         try:
+            self._hosts.begin(self._loop.ring, self._line.waiting)
             while not self._stopping:
                 self._turn()
+            for job in self._running.values():
+                self._release(job, _DROPPED)
+            self._hosts.end()
         except BaseException as error:  # the consumer must not wait for ever
             self._outbox.put(error)
-        for job in self._running.values():
-            self._release(job, _DROPPED)
         self._names.close()
         for transfer in self._idle:
             transfer.handle.close()
@@ -122,6 +126,11 @@ class _Engine(threading.Thread):
     def _turn(self) -> None:
         """One round: take in what has come, start what may start, wait until something happens, and take that."""
         self._take_in()
+        domains, sites = self._hosts.turn()
+        for domain in domains:
+            self._line.wake(domain)
+        for site in sites:
+            self._line.go_on(self._sites.into(site))
         self._line.look_at_clock()
         self._look_for_stalled()
         while self._line.ready and self._has_room:
@@ -139,7 +148,8 @@ class _Engine(threading.Thread):
     def _next_moment(self) -> float | None:
         own = None if self._over else self._deadline
         stall = self._unheard[0][0] if self._unheard and self._line.ready else None
-        return min((moment for moment in (self._line.next_moment, own, stall) if moment is not None), default=None)
+        moments = self._line.next_moment, own, stall, self._hosts.next_turn
+        return min((moment for moment in moments if moment is not None), default=None)
 
     @property
     def _has_room(self) -> bool:
@@ -168,10 +178,17 @@ class _Engine(threading.Thread):
                 self._stalled.add(transfer)
 
     def _try(self, job: Job) -> None:
-        """Start a job if its domain lets it; else it waits there, in its turn."""
-        refusal = self._hosts.refusal(job.target.host)
-        if refusal:
-            self._finish(job, job.last or Answer(outcomes.HOST_DOWN, refusal))
+        """Start a job if its site and its domain let it; else it waits there, in its turn."""
+        if self._sites.keeps(job):
+            if job.its_turn:
+                job.its_turn = False
+                self._line.wake(job.domain)
+            self._line.go_on(self._sites.into(job.target.site))
+            return
+        refusal = self._sites.refusal(job)
+        down = self._hosts.refusal(job.target.host)
+        if refusal or down:
+            self._finish(job, refusal or job.last or Answer(outcomes.HOST_DOWN, down))
             self._line.wake(job.domain)
             return
         job.limited = not (job.target.host in self._named_hosts or self._guard.names(job.target.host))
@@ -193,7 +210,8 @@ class _Engine(threading.Thread):
             self._finish(job, Answer(*refusal))
             return
         transfer = self._idle.pop() if self._idle else Transfer(self._policy, self._guard, self._ca_file)
-        transfer.aim(job.target, self._policy.timeout_s - job.attempt_s)
+        left_s = self._policy.timeout_s - job.attempt_s
+        transfer.aim(job.target, left_s, site_file=job.purpose is not Purpose.PICTURE)
         job.started = time.monotonic()
         job.attempts += job.redirects == 0
         self._running[transfer] = job
@@ -281,7 +299,7 @@ class _Engine(threading.Thread):
         self._running.clear()
         self._stalled.clear()
         self._unheard.clear()
-        for job in [*self._line.drain(), *self._names.waiting]:
+        for job in [*self._line.drain(), *self._names.waiting, *self._sites.drain()]:
             self._finish(job, self._too_late)
 
     @property
@@ -289,6 +307,10 @@ class _Engine(threading.Thread):
         return Answer(outcomes.DEADLINE, f"not done in the {self._policy.deadline_s:g} s that its part had")
 
     def _finish(self, job: Job, answer: Answer) -> None:
+        if job.purpose is not Purpose.PICTURE:
+            if not self._over:
+                self._line.go_on(self._sites.finished(job, answer))
+            return
         self._finished_bytes += len(answer.body or b"")
         result = Fetched(
             job.request.row,

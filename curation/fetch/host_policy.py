@@ -1,16 +1,17 @@
 """How we treat hosts: per registered domain, so many requests at once and a second, pauses, and a circuit breaker.
 
 One object serves all fetches of a process, and there it is all there is. Where a run has many workers, each has such
-an object with its share of every domain's limits, and `curation/fetch/shares.py` deals the shares out.
+an object with its share of every domain's limits (leased_hosts.py), and one object deals the shares out (run_hosts.py).
 """
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from curation.fetch import outcomes
 from curation.fetch.domains import registered_domain
+from curation.fetch.site_book import Found, SiteAnswers, SiteBook, Wanted
 
 UNTIL_ANOTHER_ENDS = float("inf")
 _ASK_TO_WAIT = (429, 503)
@@ -60,6 +61,31 @@ class HostPolicy:
     limits: HostLimits = field(default_factory=HostLimits)
     clock: Callable[[], float] = time.monotonic
     domains: dict[str, Domain] = field(default_factory=dict)
+    sites: SiteBook = field(default_factory=SiteBook)
+
+    def begin(self, ring: Callable[[], None], waiting: Callable[[str], int]) -> None:
+        """A fetch begins: `ring` wakes its thread, `waiting` says how many of its requests wait for a domain."""
+
+    def turn(self) -> tuple[Iterable[str], Iterable[str]]:
+        """To be called often: the domains and the sites that have news since the last time."""
+        return (), ()
+
+    @property
+    def next_turn(self) -> float | None:
+        """When `turn` must be called at the latest, by the monotonic clock."""
+        return None
+
+    def end(self) -> None:
+        """The fetch has ended."""
+        self.sites.write()
+
+    def ask_site(self, site: str, wanted: Wanted) -> Found:
+        """What a site said about robots and reserved rights, or who is to ask it."""
+        return self.sites.ask(site, wanted)
+
+    def tell_site(self, site: str, answers: SiteAnswers | None) -> None:
+        """What a site said; None where it could not be asked."""
+        self.sites.tell(site, answers)
 
     def refusal(self, host: str) -> str:
         """Why the host is not asked at all for now, as a sentence; empty where it may be."""

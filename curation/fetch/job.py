@@ -6,11 +6,20 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from curation.fetch.domains import registered_domain
 from curation.fetch.outcomes import Request
 from curation.fetch.transfer import Answer
 from curation.fetch.urls import Target
+
+
+class Purpose(Enum):
+    """What a request is for: a picture that a row wants, or what its site says about robots and reserved rights."""
+
+    PICTURE = auto()
+    ROBOTS = auto()
+    TDMREP = auto()
 
 
 @dataclass(eq=False)
@@ -19,6 +28,8 @@ class Job:
 
     request: Request
     target: Target
+    purpose: Purpose = Purpose.PICTURE
+    site: str = ""  # whose file it fetches, if it is not for a picture
     attempts: int = 0
     redirects: int = 0
     attempt_s: float = 0.0  # in transfer, this attempt
@@ -63,6 +74,14 @@ class Line:
             held.append(job)
         if wait_s is not None:
             heapq.heappush(self._later, (time.monotonic() + wait_s, next(self._order), job.domain))
+
+    def go_on(self, jobs: list[Job]) -> None:
+        """Let jobs be tried now, before all others."""
+        self.ready.extendleft(reversed(jobs))
+
+    def waiting(self, domain: str) -> int:
+        """How many jobs wait for the domain."""
+        return len(self._held.get(domain, ()))
 
     def holds(self, domain: str) -> bool:
         """Whether jobs wait for the domain."""

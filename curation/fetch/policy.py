@@ -25,6 +25,8 @@ class FetchPolicy:
     deadline_s: float | None = None  # for all requests of one fetch together
     buffer_bytes: int = 256 * 2**20  # no transfer is started while so much waits for the consumer
     user_agent: str = USER_AGENT
+    robots: bool = True  # heed robots.txt
+    opt_out: bool = True  # heed X-Robots-Tag, tdm-reservation and tdmrep.json
     allow_networks: tuple[str, ...] = ()
 
     @property

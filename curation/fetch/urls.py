@@ -38,6 +38,11 @@ class Target:
     host: str  # lower case; an IPv6 address without brackets
     port: int
 
+    @property
+    def site(self) -> str:
+        """Scheme, host and port as they stand in the URL: what a robots.txt is about."""
+        return "/".join(self.url.split("/", 3)[:3])
+
 
 def parse_url(url: str) -> Target:
     """The one reading of a URL. Raises UrlError."""

@@ -16,8 +16,9 @@ from curation.fetch.host_policy import HostLimits, HostPolicy
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.outcomes import PASSING
 from curation.fetch.policy import USER_AGENT, FetchPolicy
+from curation.fetch.site_book import SiteBook
 from curation.fetch.to_stored import to_stored
-from curation.operator import Batch, Operator, Output, Resources, setting
+from curation.operator import Batch, Operator, Output, Resources, Workplace, setting
 from schemas.columns import (
     HTTP_STATUS,
     IMAGE,
@@ -53,6 +54,8 @@ class Download(Operator):
     per_host: int = setting(8, "requests that one registered domain gets at once", ge=1)
     requests_per_s: float | None = setting(None, "requests that one registered domain gets in a second", gt=0)
     part_deadline_s: float | None = setting(3600.0, "seconds for a part; what is late can be retried", gt=0)
+    robots: bool = setting(True, "heed robots.txt")
+    opt_out: bool = setting(True, "heed X-Robots-Tag (noai, noindex …) and TDM reservations (header, tdmrep.json)")
     user_agent: str = setting(USER_AGENT, "what servers are told; name a contact", pattern=r"^[\x20-\x7e]+$")
     allow_networks: tuple[str, ...] = setting((), "private networks that may be connected to, on any port")
 
@@ -75,8 +78,13 @@ class Download(Operator):
         return (HTTP_STATUS, SHA256, STORED_SHA256, ORIGINAL_WIDTH_PX, ORIGINAL_HEIGHT_PX, IMAGE)
 
     def open(self) -> HostPolicy:
-        """How hosts are treated: what all fetches of a worker share."""
-        return HostPolicy(HostLimits(self.per_host, self.requests_per_s))
+        """How hosts are treated: what all fetches share."""
+        return self.open_at(Workplace())
+
+    def open_at(self, workplace: Workplace) -> HostPolicy:
+        """The same, with what sites said before, and with its share of the limits where there are other workers."""
+        limits = HostLimits(self.per_host, self.requests_per_s)
+        return HostPolicy(limits, sites=SiteBook(workplace.store))
 
     def run(self, batch: Batch, opened: HostPolicy) -> Output:
         """The outcome of each row of one batch."""
@@ -98,6 +106,8 @@ class Download(Operator):
             concurrency=self.concurrency,
             deadline_s=self.part_deadline_s,
             user_agent=self.user_agent,
+            robots=self.robots,
+            opt_out=self.opt_out,
             allow_networks=self.allow_networks,
         )
 
