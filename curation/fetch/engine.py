@@ -6,6 +6,7 @@ memory stays within that and what the running transfers bring. A transfer that h
 to another: hosts that never answer cost a descriptor each, and hardly any time.
 """
 
+import contextlib
 import ipaddress
 import itertools
 import queue
@@ -115,9 +116,10 @@ class _Engine(threading.Thread):
                 self._turn()
             for job in self._running.values():
                 self._release(job, _DROPPED)
-            self._hosts.end()
         except BaseException as error:  # the consumer must not wait for ever
             self._outbox.put(error)
+        with contextlib.suppress(Exception):  # what sites said is lost then, and asked again
+            self._hosts.end()
         self._names.close()
         for transfer in self._idle:
             transfer.handle.close()

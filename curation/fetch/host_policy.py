@@ -36,7 +36,7 @@ class HostLimits:
 class Domain:
     """What is known of a registered domain."""
 
-    places: int
+    places: int = 0
     running: int = 0
     next_start: float = 0.0  # by the rate
     quiet_until: float = 0.0
@@ -52,6 +52,32 @@ class Domain:
     def idle(self) -> bool:
         """Whether nothing would be lost by forgetting it."""
         return not (self.running or self.failures or self.down_s or self.slow_downs)
+
+    def answered(self) -> None:
+        """It has answered, in whatever way."""
+        if self.down_s:
+            self.down_until = 0.0
+        self.heard, self.failures, self.probing, self.down_s = True, 0, False, 0.0
+
+    def failed(self, limits: HostLimits, now: float) -> None:
+        """It gave no answer."""
+        self.failures += 1
+        patience = limits.failures * (limits.heard_factor if self.heard else 1)
+        if self.probing or (self.failures >= patience and not self.down_s):
+            self.down_s = min(self.down_s * 2 or limits.down_s, limits.most_down_s)
+            self.down_until = now + self.down_s
+            self.reason = f"gave no answer {self.failures} times in a row"
+            self.probing = False
+
+    def slow_down(self, limits: HostLimits, now: float, asked_s: float) -> None:
+        """It wants to be left alone, for as long as it asks for; where it names no time, a second, two, four …"""
+        if asked_s > limits.most_pause_s:
+            self.down_until = now + min(asked_s, limits.most_down_s)
+            self.reason = f"asked for a pause of {asked_s:.0f} s"
+            return
+        own_s = min(2.0**self.slow_downs * random.uniform(0.5, 1.0), limits.most_pause_s)
+        self.slow_downs += 1
+        self.quiet_until = max(self.quiet_until, now + (asked_s or own_s))
 
 
 @dataclass
@@ -101,12 +127,12 @@ class HostPolicy:
         `limited` is False for networks of the user's own, which only the breaker guards.
         """
         domain = self._domain(host)
+        if limited and domain.running >= domain.places:
+            return UNTIL_ANOTHER_ENDS
         if domain.down_s:
             if domain.probing:
                 return UNTIL_ANOTHER_ENDS
             domain.probing = True
-        elif limited and domain.running >= domain.places:
-            return UNTIL_ANOTHER_ENDS
         elif limited and (wait_s := self._wait_s(domain)) > 0:
             return wait_s
         domain.running += 1
@@ -116,16 +142,15 @@ class HostPolicy:
         """A request to the host has ended; `asked_s` is the pause that it asked for, 0 for none."""
         domain = self._domain(host)
         domain.running -= 1
-        if http_status in _ASK_TO_WAIT:
-            self._slow_down(domain, asked_s)
-        elif http_status is not None:
-            domain.slow_downs = 0
         if http_status is not None:
-            domain.heard, domain.failures, domain.probing, domain.down_s = True, 0, False, 0.0
+            domain.answered()
+            if http_status in _ASK_TO_WAIT:
+                domain.slow_down(self.limits, self.clock(), asked_s)
+            else:
+                domain.slow_downs = 0
         elif status in _NO_ANSWER:
-            self._failed(domain)
-        elif domain.probing:
-            domain.probing = False
+            domain.failed(self.limits, self.clock())
+        domain.probing = False
         if domain.idle and len(self.domains) > _MOST_DOMAINS:
             del self.domains[registered_domain(host)]
 
@@ -133,11 +158,12 @@ class HostPolicy:
         name = registered_domain(host)
         domain = self.domains.get(name)
         if domain is None:
-            domain = self.domains[name] = self._new_domain(name)
+            domain = self.domains[name] = Domain(self._first_places)
         return domain
 
-    def _new_domain(self, name: str) -> Domain:
-        return Domain(self.limits.places)
+    @property
+    def _first_places(self) -> int:
+        return self.limits.places
 
     def _wait_s(self, domain: Domain) -> float:
         now = self.clock()
@@ -146,22 +172,3 @@ class HostPolicy:
             pause_s = self.limits.places / (self.limits.per_s * domain.places)  # a share of the places, of the rate
             domain.next_start = max(now - pause_s, domain.next_start) + pause_s
         return wait_s
-
-    def _slow_down(self, domain: Domain, asked_s: float) -> None:
-        """Leave the domain alone for as long as it asks for; where it names no time, a second, two, four …"""
-        if asked_s > self.limits.most_pause_s:
-            domain.down_until = self.clock() + min(asked_s, self.limits.most_down_s)
-            domain.reason = f"asked for a pause of {asked_s:.0f} s"
-            return
-        own_s = min(2.0**domain.slow_downs * random.uniform(0.5, 1.0), self.limits.most_pause_s)
-        domain.slow_downs += 1
-        domain.quiet_until = max(domain.quiet_until, self.clock() + (asked_s or own_s))
-
-    def _failed(self, domain: Domain) -> None:
-        domain.failures += 1
-        patience = self.limits.failures * (self.limits.heard_factor if domain.heard else 1)
-        if domain.probing or (domain.failures >= patience and not domain.down_s):
-            domain.down_s = min(domain.down_s * 2 or self.limits.down_s, self.limits.most_down_s)
-            domain.down_until = self.clock() + domain.down_s
-            domain.reason = f"gave no answer {domain.failures} times in a row"
-            domain.probing = False

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from curation.fetch.addresses import parse_networks
 from curation.fetch.completed import Completed, completed
 from curation.fetch.host_policy import HostLimits, HostPolicy
+from curation.fetch.leased_hosts import LeasedHosts
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.outcomes import PASSING
 from curation.fetch.policy import USER_AGENT, FetchPolicy
@@ -84,6 +85,8 @@ class Download(Operator):
     def open_at(self, workplace: Workplace) -> HostPolicy:
         """The same, with what sites said before, and with its share of the limits where there are other workers."""
         limits = HostLimits(self.per_host, self.requests_per_s)
+        if workplace.hosts is not None:
+            return LeasedHosts(limits, exchange=partial(workplace.hosts, workplace.store, limits))
         return HostPolicy(limits, sites=SiteBook(workplace.store))
 
     def run(self, batch: Batch, opened: HostPolicy) -> Output:
