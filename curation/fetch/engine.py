@@ -164,7 +164,7 @@ class _Engine(threading.Thread):
             try:
                 job = Job(request, parse_url(request.url))
             except UrlError as error:
-                self._outbox.put(Fetched(request.row, error.status, str(error)))
+                self._outbox.put(Fetched(request.row, error.status, str(error), at=time.time()))
                 continue
             if self._over:
                 self._finish(job, self._too_late)
@@ -181,6 +181,10 @@ class _Engine(threading.Thread):
 
     def _try(self, job: Job) -> None:
         """Start a job if its site and its domain let it; else it waits there, in its turn."""
+        blocked = self._policy.block_lists.host(job.target.host)
+        if blocked:
+            self._finish(job, Answer(outcomes.BLOCKED_DOMAIN, f"{blocked} is on the list of blocked domains"))
+            return
         if self._sites.keeps(job):
             if job.its_turn:
                 job.its_turn = False
@@ -325,6 +329,7 @@ class _Engine(threading.Thread):
             job.target.host,
             answer.content_type,
             job.redirects,
+            time.time(),
         )
         self._outbox.put(result)
 

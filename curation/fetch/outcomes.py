@@ -56,6 +56,7 @@ class Fetched:
     host: str = ""
     content_type: str | None = None
     redirects: int = 0  # of the last attempt
+    at: float | None = None  # when it was known, in seconds since 1970
 
 
 def http_class(http_status: int) -> str:

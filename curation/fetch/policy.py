@@ -1,8 +1,9 @@
 """How URLs are fetched: the limits of one fetch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from curation.fetch.addresses import AddressGuard, parse_networks
+from curation.fetch.block_lists import BlockLists
 
 USER_AGENT = "Pairmill/0.1 (collects image-caption pairs; set user_agent to name a contact)"
 
@@ -28,6 +29,7 @@ class FetchPolicy:
     robots: bool = True  # heed robots.txt
     opt_out: bool = True  # heed X-Robots-Tag, tdm-reservation and tdmrep.json
     allow_networks: tuple[str, ...] = ()
+    block_lists: BlockLists = field(default_factory=BlockLists)
 
     @property
     def guard(self) -> AddressGuard:

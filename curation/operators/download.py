@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from curation.fetch.addresses import parse_networks
+from curation.fetch.block_lists import load_block_lists
 from curation.fetch.completed import Completed, completed
 from curation.fetch.host_policy import HostLimits, HostPolicy
 from curation.fetch.leased_hosts import LeasedHosts
@@ -57,6 +58,8 @@ class Download(Operator):
     part_deadline_s: float | None = setting(3600.0, "seconds for a part; what is late can be retried", gt=0)
     robots: bool = setting(True, "heed robots.txt")
     opt_out: bool = setting(True, "heed X-Robots-Tag (noai, noindex …) and TDM reservations (header, tdmrep.json)")
+    block_domains: str | None = setting(None, "file of domains that are never asked, one a line")
+    block_hashes: str | None = setting(None, "file of SHA-256 or pdq: hashes of pictures that are never stored")
     user_agent: str = setting(USER_AGENT, "what servers are told; name a contact", pattern=r"^[\x20-\x7e]+$")
     allow_networks: tuple[str, ...] = setting((), "private networks that may be connected to, on any port")
 
@@ -77,6 +80,10 @@ class Download(Operator):
     def adds(self) -> tuple[Column, ...]:
         """The picture, the digests of what was fetched and of what is stored, and the original's size."""
         return (HTTP_STATUS, SHA256, STORED_SHA256, ORIGINAL_WIDTH_PX, ORIGINAL_HEIGHT_PX, IMAGE)
+
+    def check(self) -> None:
+        """The block lists can be read."""
+        load_block_lists(self.block_domains, self.block_hashes)
 
     def open(self) -> HostPolicy:
         """How hosts are treated: what all fetches share."""
@@ -112,13 +119,15 @@ class Download(Operator):
             robots=self.robots,
             opt_out=self.opt_out,
             allow_networks=self.allow_networks,
+            block_lists=load_block_lists(self.block_domains, self.block_hashes),
         )
 
     def _completed(self, batches: Batches, hosts: HostPolicy) -> Generator[Completed, None, None]:
         to_picture = partial(to_stored, longest_side_px=self.longest_side_px, shortest_side_px=self.shortest_side_px)
-        with closing(fetch_once_per_url(self._wanted(batches), self._policy, hosts)) as results:
+        policy = self._policy
+        with closing(fetch_once_per_url(self._wanted(batches), policy, hosts)) as results:
             for wanted, fetched in results:
-                yield from completed(wanted, fetched, to_picture)
+                yield from completed(wanted, fetched, to_picture, policy.block_lists)
 
     def _wanted(self, batches: Batches) -> Iterator[Wanted]:
         for rows, batch in batches:
