@@ -29,7 +29,7 @@ def web() -> Iterator[Web]:
     server.close()
 
 
-def picture(seed: int, kind: str = "PNG", side_px: int = 128, **options: object) -> bytes:
+def picture(seed: int, kind: str = "PNG", side_px: int = 512, **options: object) -> bytes:
     spots = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), np.uint8)
     target = io.BytesIO()
     Image.fromarray(spots).resize((side_px, side_px), Image.Resampling.BICUBIC).save(target, kind, **options)
@@ -64,7 +64,7 @@ def test_a_blocked_picture_is_not_stored(web: Web, tmp_path: Path) -> None:
     pdq = np.packbits(bits).tobytes().hex()
     listed = f"{hashlib.sha256(bad).hexdigest().upper()}\npdq:{pdq}\nsha256:{'0' * 64}\n"
     (tmp_path / "hashes.txt").write_text(listed)
-    alike = picture(2, "JPEG", quality=60)
+    alike = picture(2, "JPEG", quality=60)  # 20 bits of 256 differ; of other pictures, half of them
     urls = [web.serve(f"/{i}", answer(body)) for i, body in enumerate([bad, worse, alike, good, picture(4)])]
     operator = Download(**HERE, block_hashes=str(tmp_path / "hashes.txt"))
     assert statuses(operator, *urls) == ["blocked_hash", "blocked_hash", "blocked_hash", "ok", "ok"]
