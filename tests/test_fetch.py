@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from misbehaving_web import Web, answer, dripping, endless, endless_headers, redirect, reset, silent
+from misbehaving_web import Web, answer, certificate, dripping, endless, endless_headers, redirect, reset, silent
 
 from curation.fetch.addresses import denied
 from curation.fetch.certificates import certificates
@@ -249,7 +249,7 @@ def test_a_named_network_is_reached_in_any_form(web: Web) -> None:
 
 
 def test_without_named_networks_only_web_ports_are_connected_to(web: Web) -> None:
-    results = fetch_all("http://example.com:22/", web.url("/"), "http://127.0.0.1:8080/", allow_networks=())
+    results = fetch_all("http://example.com:22/", web.url("/"), "http://127.0.0.1/", allow_networks=())
     assert [result.status for result in results] == ["unsafe_port", "unsafe_port", "unsafe_address"]
     assert not web.asked
 
@@ -336,43 +336,17 @@ def test_an_odd_url_is_refused(url: str, status: str) -> None:
 
 
 def test_https_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate = self_signed(tmp_path)
+    path = certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
+    context.load_cert_chain(path)
     web = Web(tls=context)
     url = web.serve("/", answer(b"here"))
     assert fetch_one(url, retries=2).status == "tls"
     assert not web.asked
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
     assert fetch_one(url).body == b"here"
     assert fetch_one(web.url("/", "localhost")).status == "tls"
     web.close()
-
-
-def self_signed(folder: Path) -> Path:
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "server.pem"
-    plain = serialization.NoEncryption()
-    encoding = serialization.Encoding.PEM
-    path.write_bytes(
-        key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain) + certificate.public_bytes(encoding)
-    )
-    return path
 
 
 def test_a_machine_without_certificates_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

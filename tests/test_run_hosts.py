@@ -182,10 +182,9 @@ def test_workers_keep_a_limit_together_and_ask_for_robots_once(web: Web, monkeyp
     urls = [[web.serve(f"/{worker}/{i}", slow) for i in range(25)] for worker in range(3)]
     # Networks that the user names are not limited; so this one is made to look like a part of the public web.
     monkeypatch.setattr(addresses, "denied", lambda address: "")
-    monkeypatch.setattr(addresses, "SAFE_PORTS", frozenset({web.port}))
     central, lock = RunHosts(LIMITS, SiteBook()), threading.Lock()
     hosts = [leased(central, lock, 0.01) for _ in range(3)]
-    results = fetch_in_threads(urls, hosts, FetchPolicy(**{**vars(POLICY), "allow_networks": ()}))
+    results = fetch_in_threads(urls, hosts, FetchPolicy(**{**vars(POLICY), "allow_networks": (), "ports": (web.port,)}))
     assert Counter(result.status for result in results) == {"ok": 75}
     assert web.most_running <= LIMITS.places
     assert set(web.asked_first.values()) == {1}

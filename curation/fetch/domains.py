@@ -10,19 +10,21 @@ from publicsuffixlist import PublicSuffixList
 def registered_domain(host: str) -> str:
     """`b.co.uk` for `a.b.co.uk`, by the public suffix list that the library ships; an address is its own domain."""
     plain = host.rstrip(".")
-    if ":" in plain or _is_address(plain):
+    if is_address(plain):
         return plain
     return _suffixes().privatesuffix(plain) or plain
+
+
+@lru_cache(100_000)
+def is_address(host: str) -> bool:
+    """Whether a host is written as an address, however oddly (`127.1`), and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host.rstrip(".").rpartition(".")[2].isdigit()
+    return True
 
 
 @cache
 def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host.rpartition(".")[2].isdigit()  # `127.1`: read as an address, however odd
-    return True

@@ -10,7 +10,7 @@ from curation.fetch import outcomes
 REDIRECTS = (301, 302, 303, 307, 308)
 WITH_BODY = (200, 203)
 _MOST_BYTES, _MOST_LINES, _MOST_LOCATION_BYTES = 64 * 1024, 100, 2048
-_STATUS_LINE = re.compile(rb"HTTP/\S+ +([0-9]{3})\b")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] +([0-9]{3})\b")
 _WANTED = frozenset(
     b"content-encoding content-length content-type location retry-after tdm-reservation transfer-encoding "
     b"x-robots-tag".split()
@@ -20,10 +20,11 @@ _PLAIN = (b"", b"identity", b"chunked")
 
 @dataclass
 class Head:
-    """The last head of an answer (100 Continue and its like come before it)."""
+    """The head of an answer; 100 Continue and its like, which come before it, are none."""
 
     http_status: int | None = None
     headers: dict[bytes, list[bytes]] = field(default_factory=dict)  # by lower-case name: every value
+    complete: bool = False  # it has come to its end
     fault: tuple[str, str] | None = None  # (status, sentence) of a head that is not accepted
 
     def all(self, name: bytes) -> list[str]:
@@ -60,7 +61,11 @@ def read_head(lines: Sequence[bytes]) -> Head:
     for line in lines:
         name, colon, value = line.partition(b":")
         if line[:5] == b"HTTP/" and (status_line := _STATUS_LINE.match(line)):
-            head.http_status, head.headers = int(status_line[1]), {}
+            http_status = int(status_line[1])
+            head.http_status, head.headers = None if http_status < 200 else http_status, {}
+        elif not line.strip() and head.http_status is not None:
+            head.complete = True
+            break  # what follows a body are trailers
         elif colon and (name := name.rstrip().lower()) in _WANTED:
             head.headers.setdefault(name, []).append(value.strip())
     if head.http_status in REDIRECTS and _longest(head.headers.get(b"location", ())) > _MOST_LOCATION_BYTES:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from curation.fetch.domains import registered_domain
-from curation.fetch.outcomes import Request
+from curation.fetch.outcomes import Fetched, Request
 from curation.fetch.transfer import Answer
 from curation.fetch.urls import Target
 
@@ -35,7 +35,6 @@ class Job:
     attempt_s: float = 0.0  # in transfer, this attempt
     total_s: float = 0.0
     started: float = 0.0
-    limited: bool = False  # takes one of its domain's places
     admitted: bool = False  # has begun a request that its domain has not been told the end of
     its_turn: bool = False  # was woken, and goes before those that wait for its domain
     last: Answer | None = None  # what the attempt before this one brought
@@ -44,6 +43,22 @@ class Job:
     def domain(self) -> str:
         """Whose limits hold for it now."""
         return registered_domain(self.target.host)
+
+    def result(self, answer: Answer) -> Fetched:
+        """What came of it."""
+        return Fetched(
+            self.request.row,
+            answer.status,
+            answer.error,
+            answer.body,
+            answer.http_status,
+            self.attempts,
+            self.total_s,
+            self.target.host,
+            answer.content_type,
+            self.redirects,
+            time.time(),
+        )
 
 
 class Line:

@@ -50,11 +50,11 @@ class Names(Generic[Waiting]):
         self._window: deque[str] = deque(maxlen=_WINDOW_NAMES)
         self._known: deque[str] = deque(maxlen=_KNOWN_NAMES)  # that were resolved in this run
         self._in_control = False
-        self.waiting: set[Waiting] = set()
+        self._waiting: set[Waiting] = set()
 
     def ask(self, host: str, job: Waiting) -> None:
         """Find out why a name was not resolved."""
-        self.waiting.add(job)
+        self._waiting.add(job)
         self._put(host, job)
 
     def answers(self) -> Iterator[tuple[Waiting, str, str]]:
@@ -63,9 +63,14 @@ class Names(Generic[Waiting]):
             job, status, error = self._answers.popleft()
             if job is None:
                 self._judge_control(status, error)
-            elif job in self.waiting:
-                self.waiting.remove(job)
+            elif job in self._waiting:
+                self._waiting.remove(job)
                 yield job, status, error
+
+    def drain(self) -> list[Waiting]:
+        """All that wait, and need not any more."""
+        waiting, self._waiting = self._waiting, set()
+        return list(waiting)
 
     def note(self, host: str, status: str) -> None:
         """A name was resolved, or not; each counts once."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from curation.fetch.addresses import AddressGuard, parse_networks
+from curation.fetch.addresses import WEB_PORTS, AddressGuard, parse_networks
 from curation.fetch.block_lists import BlockLists
 
 USER_AGENT = "Pairmill/0.1 (collects image-caption pairs; set user_agent to name a contact)"
@@ -29,9 +29,10 @@ class FetchPolicy:
     robots: bool = True  # heed robots.txt
     opt_out: bool = True  # heed X-Robots-Tag, tdm-reservation and tdmrep.json
     allow_networks: tuple[str, ...] = ()
+    ports: tuple[int, ...] = WEB_PORTS
     block_lists: BlockLists = field(default_factory=BlockLists)
 
     @property
     def guard(self) -> AddressGuard:
         """What says which addresses may be connected to."""
-        return AddressGuard(parse_networks(self.allow_networks))
+        return AddressGuard(parse_networks(self.allow_networks), self.ports)

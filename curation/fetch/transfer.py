@@ -127,7 +127,7 @@ class Transfer:
             self._read_head()
         status, error = self._judge(code, message)
         head = seen.head or NO_HEAD
-        redirects = head.http_status in REDIRECTS and not seen.verdict
+        redirects = head.complete and head.http_status in REDIRECTS and not seen.verdict
         answer = Answer(
             status,
             error,
@@ -205,8 +205,8 @@ class Transfer:
         seen = self._seen
         if seen.verdict:
             return seen.verdict
-        if seen.http_status is not None and seen.http_status not in WITH_BODY:
-            return _without_picture(seen.http_status)
+        if seen.head and seen.head.complete and seen.http_status not in WITH_BODY:
+            return _without_picture(seen.http_status or 0)
         if self._site_file and seen.body_bytes > MOST_BYTES:
             return OK, ""
         return _judge(seen, code, message)
@@ -214,6 +214,8 @@ class Transfer:
 
 def _judge(seen: _Seen, code: int, message: str) -> tuple[str, str]:
     """(status, sentence) of what libcurl says about an answer with a picture, or about none."""
+    if code == 0 and not (seen.head and seen.head.complete):
+        return outcomes.BROKEN_ANSWER, "the answer has no proper head, or ends in it"
     if code == 0:
         return (OK, "") if seen.body_bytes else (outcomes.EMPTY, "the answer has no body")
     if code == pycurl.E_COULDNT_CONNECT and seen.refusal:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from curation.fetch.addresses import parse_networks
+from curation.fetch.addresses import WEB_PORTS, parse_networks
 from curation.fetch.block_lists import load_block_lists
 from curation.fetch.completed import Completed, completed
 from curation.fetch.host_policy import HostLimits, HostPolicy
@@ -61,6 +61,7 @@ class Download(Operator):
     block_domains: str | None = setting(None, "file of domains that are never asked, one a line")
     block_hashes: str | None = setting(None, "file of SHA-256 or pdq: hashes of pictures that are never stored")
     user_agent: str = setting(USER_AGENT, "what servers are told; name a contact", pattern=r"^[\x20-\x7e]+$")
+    ports: tuple[int, ...] = setting(WEB_PORTS, "ports of the public web that may be connected to")
     allow_networks: tuple[str, ...] = setting((), "private networks that may be connected to, on any port")
 
     @field_validator("allow_networks")
@@ -118,6 +119,7 @@ class Download(Operator):
             user_agent=self.user_agent,
             robots=self.robots,
             opt_out=self.opt_out,
+            ports=self.ports,
             allow_networks=self.allow_networks,
             block_lists=load_block_lists(self.block_domains, self.block_hashes),
         )
