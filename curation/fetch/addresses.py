@@ -7,6 +7,7 @@ multicast addresses and for some clouds' metadata services.
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from curation.fetch.outcomes import UNSAFE_ADDRESS, UNSAFE_PORT
 
@@ -89,6 +90,7 @@ def parse_networks(networks: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(network) for network in networks)
 
 
+@lru_cache(10_000)
 def denied(address: str) -> str:
     """What an address is that must not be connected to, in words; empty for an ordinary public one."""
     parsed = _parse(address)
@@ -102,6 +104,7 @@ def denied(address: str) -> str:
     return ""
 
 
+@lru_cache(10_000)
 def _parse(address: str) -> Address | None:
     try:
         return ipaddress.ip_address(address.partition("%")[0])

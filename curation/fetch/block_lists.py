@@ -30,6 +30,8 @@ class BlockLists:
 
     def host(self, host: str) -> str:
         """The entry that blocks a host: the host itself or a domain above it; empty where none does."""
+        if not self.domains:
+            return ""
         labels = host.rstrip(".").split(".")
         return next((name for i in range(len(labels)) if (name := ".".join(labels[i:])) in self.domains), "")
 

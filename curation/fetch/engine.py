@@ -70,6 +70,7 @@ class _Engine(threading.Thread):
         self._outbox: queue.SimpleQueue[Fetched | BaseException] = queue.SimpleQueue()
         self._stopping = False
         self._finished_bytes = self._taken_bytes = 0  # each written by one thread only
+        self._starved = False  # whether requests wait for the consumer to take results
         self._line = Line()
         self._names: Names[Job] = Names(self._loop.ring)
         self._sites = SiteChecks(policy, hosts)
@@ -95,7 +96,8 @@ class _Engine(threading.Thread):
         if isinstance(result, BaseException):
             raise RunError(f"the fetching thread ended: {type(result).__name__}: {result}") from result
         self._taken_bytes += len(result.body or b"")
-        self._loop.ring()
+        if self._starved:
+            self._loop.ring()
         return result
 
     def close(self) -> None:
@@ -147,7 +149,9 @@ class _Engine(threading.Thread):
 
     @property
     def _buffer_full(self) -> bool:
-        return self._finished_bytes - self._taken_bytes > self._policy.buffer_bytes
+        self._starved = True  # before looking, or a result that is taken meanwhile would ring no bell
+        self._starved = self._finished_bytes - self._taken_bytes > self._policy.buffer_bytes
+        return self._starved
 
     def _take_in(self) -> None:
         while self._inbox:

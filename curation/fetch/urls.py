@@ -7,6 +7,7 @@ odd in the part that names the host is refused; in the path and query, what must
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, urljoin
 
 from curation.fetch.outcomes import BAD_URL, UNSAFE_URL
@@ -76,6 +77,7 @@ def redirected(target: Target, location: str) -> Target:
         raise UrlError(f"the answer redirects to what is no URL: {error}") from error
 
 
+@lru_cache(10_000)
 def _host_and_port(authority: str, default_port: int) -> tuple[str, int]:
     if "@" in authority:
         raise UrlError("the URL holds a user name or password", UNSAFE_URL)
