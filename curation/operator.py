@@ -111,6 +111,7 @@ class Operator(BaseModel):
     version: ClassVar[int] = 1
     resources: ClassVar[Resources] = Resources()
     captured: ClassVar[bool] = False  # the first committed value stands; else two computations must agree
+    asks_hosts: ClassVar[bool] = False  # whether it fetches from hosts whose limits hold for all workers of a run
     passing: ClassVar[frozenset[str]] = frozenset()  # statuses of failures that may pass: `--retry-failed` tries again
     batch_rows: ClassVar[int] = 256
     can_fail: ClassVar[bool] = True  # whether rows may fail: if so, its status and error are columns of the plan

@@ -47,7 +47,8 @@ def fetch(requests: Iterator[Request], policy: FetchPolicy, hosts: HostPolicy) -
     under_way, source = 0, iter(requests)
     try:
         while True:
-            for request in itertools.islice(source, _WINDOW * policy.concurrency + engine.stalled - under_way):
+            room = _WINDOW * policy.concurrency + engine.stalled - under_way
+            for request in itertools.islice(source, max(0, room)):
                 engine.submit(request)
                 under_way += 1
             if not under_way:

@@ -44,6 +44,7 @@ class Download(Operator):
     version: ClassVar[int] = 1
     resources: ClassVar[Resources] = Resources(cpus=1, memory_gb=2)
     captured: ClassVar[bool] = True
+    asks_hosts: ClassVar[bool] = True
     passing: ClassVar[frozenset[str]] = PASSING
 
     longest_side_px: int | None = Field(None, description="shrink so that the longest side has at most this", gt=0)
