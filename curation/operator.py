@@ -4,7 +4,7 @@ A row operator adds columns to the rows of one part; it drops nothing and change
 a file of `curation/operators/` (or of a user's own folder), and the file's name is its name in a specification.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from curation.storage.store import Store
 from schemas.columns import Column
 from schemas.pixels import DecodeError, decode
 
@@ -39,6 +40,14 @@ class Failure:
 
     status: str
     error: str
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a worker offers to the operators that it opens: the run's store, and what all workers of the run share."""
+
+    store: Store | None = None
+    hosts: Callable[..., Any] | None = None  # how the run's host policy is asked; None: this worker is the only one
 
 
 @dataclass
@@ -102,6 +111,7 @@ class Operator(BaseModel):
     version: ClassVar[int] = 1
     resources: ClassVar[Resources] = Resources()
     captured: ClassVar[bool] = False  # the first committed value stands; else two computations must agree
+    asks_hosts: ClassVar[bool] = False  # whether it fetches from hosts whose limits hold for all workers of a run
     passing: ClassVar[frozenset[str]] = frozenset()  # statuses of failures that may pass: `--retry-failed` tries again
     batch_rows: ClassVar[int] = 256
     can_fail: ClassVar[bool] = True  # whether rows may fail: if so, its status and error are columns of the plan
@@ -126,6 +136,10 @@ class Operator(BaseModel):
     def open(self) -> Any:
         """What one worker needs for all its batches: a model, a connection pool. Heavy imports stand here."""
         return None
+
+    def open_at(self, workplace: Workplace) -> Any:
+        """The same, for operators that use what the worker offers."""
+        return self.open()
 
     def run(self, batch: Batch, opened: Any) -> Output:
         """The added columns for the rows of a batch."""

@@ -34,7 +34,7 @@ _MADE_BY_PLAN = (
     "shard-*.json",
     "holdout-*.json",
 )  # not a user's decisions
-_REFERRING = ("pool", "captures", "snapshots", "commits", "crashes", "plans")
+_REFERRING = ("pool", "captures", "snapshots", "commits", "crashes", "robots", "plans")
 
 
 @dataclass

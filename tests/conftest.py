@@ -19,6 +19,8 @@ from curation.execution.in_process import InProcess
 from curation.job import Job, Result, Wishes
 from schemas.pipeline import CurationSpec
 
+SITE_FILES = ("/robots.txt", "/.well-known/tdmrep.json")
+
 
 def textured_jpeg(seed: int, width_px: int = 96, height_px: int = 80) -> bytes:
     """A picture of smooth random colours that no other seed resembles."""
@@ -35,6 +37,7 @@ class SmallWeb:
     base_url: str
     bodies: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
+    asked_first: Counter[str] = field(default_factory=Counter)  # robots.txt and tdmrep.json, which are no pictures
 
     def put(self, path: str, body: bytes, status: int = 200) -> str:
         """Serve a body at a path; return its URL."""
@@ -48,7 +51,8 @@ def web() -> Iterator[SmallWeb]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            served.asked[self.path] += 1
+            counter = served.asked_first if self.path in SITE_FILES else served.asked
+            counter[self.path] += 1
             status, body = served.bodies.get(self.path, (404, b"not here"))
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))

@@ -1,5 +1,7 @@
 """A small web server that answers exactly what a test tells it to, well or badly, and counts who asked."""
 
+import datetime
+import ipaddress
 import socket
 import socketserver
 import ssl
@@ -7,7 +9,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
+SITE_FILES = ("/robots.txt", "/.well-known/tdmrep.json")
 Answer = bytes | Callable[[socket.socket, "Web"], None]
 
 
@@ -54,17 +58,44 @@ def reset(connection: socket.socket, _web: "Web") -> None:
     connection.close()
 
 
+def certificate(folder: Path, name: str = "127.0.0.1", days: tuple[int, int] = (-1, 1)) -> Path:
+    """A file with a key and its own certificate for an address, valid from so many days from now to so many."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    begin, end = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=day) for day in days)
+    signed = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(end)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(name))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain)
+    path = folder / "server.pem"
+    path.write_bytes(private + signed.public_bytes(encoding))
+    return path
+
+
 class Web:
     """The server: `serve` says what a path answers, first, second, … time; the last answer stays."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None, raw: bytes | None = None
+    ) -> None:
+        """`raw` is sent to whoever connects, whatever it asks for."""
         self.closed = threading.Event()
         self.asked: Counter[str] = Counter()
+        self.asked_first: Counter[str] = Counter()  # robots.txt and tdmrep.json
         self.heads: dict[str, str] = {}
         self.running = self.most_running = 0
         self._answers: dict[str, tuple[Answer, ...]] = {}
         self._lock = threading.Lock()
-        self._tls = tls
+        self._tls, self._raw = tls, raw
         self._server = _Server((host, port), self._handler())
         self.host, self.port = host, self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
@@ -98,6 +129,10 @@ class Web:
         try:
             if self._tls:
                 connection = self._tls.wrap_socket(connection, server_side=True)
+            if self._raw is not None:
+                connection.recv(65536)
+                connection.sendall(self._raw)
+                return
             head = b""
             while b"\r\n\r\n" not in head:
                 piece = connection.recv(65536)
@@ -106,12 +141,13 @@ class Web:
                 head += piece
             path = head.split()[1].decode()
             with self._lock:
-                self.asked[path] += 1
+                counter = self.asked_first if path in SITE_FILES else self.asked
+                counter[path] += 1
                 self.heads[path] = head.decode("latin-1")
                 self.running += 1
                 self.most_running = max(self.most_running, self.running)
                 answers = self._answers.get(path, (answer(b"no such page", "404 Not Found"),))
-                chosen = answers[min(self.asked[path], len(answers)) - 1]
+                chosen = answers[min(counter[path], len(answers)) - 1]
             self._send(connection, chosen)
         except OSError:
             pass

@@ -4,6 +4,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -157,12 +158,29 @@ def test_the_ledger_has_one_line_per_fetch(web: Web) -> None:
     b = web.serve("/b", answer(b"<html>"))
     output = run(Download(**HERE), [a, a, b, None])
     lines = {line["url"]: line for line in output.ledger}
-    assert len(output.ledger) == 2
+    assert len(output.ledger) == 2  # rows of one URL share a line; no URL has none
     assert set(lines[a]) == set(LEDGER.names)
     assert (lines[a]["status"], lines[a]["attempts"], lines[a]["fetched_bytes"]) == ("ok", 2, len(picture()))
     assert (lines[a]["key"], lines[a]["content_type"], lines[a]["host"]) == ("0" * 32, "image/png", "127.0.0.1")
     assert lines[b]["status"] == "not_an_image"
+    assert lines[a]["fetched_at"] <= datetime.now(UTC).replace(tzinfo=None)
     pa.Table.from_pylist(list(output.ledger), schema=LEDGER)
+
+
+def test_the_ledger_says_of_every_url_what_became_of_it(web: Web) -> None:
+    web.serve("/robots.txt", answer(b"User-agent: *\nDisallow: /private"))
+    urls = [web.url("/private"), web.serve("/moved", redirect("/gone")), "http://10.0.0.1/", "nonsense"]
+    lines = {line["url"]: line for line in run(Download(**HERE), urls).ledger}
+    told = {
+        url: (line["status"], line["http_status"], line["attempts"], line["redirects"]) for url, line in lines.items()
+    }
+    assert [told[url] for url in urls] == [
+        ("robots_disallowed", None, 0, 0),
+        ("http_404", 404, 1, 1),
+        ("unsafe_address", None, 0, 0),
+        ("bad_url", None, 0, 0),
+    ]
+    assert all(line["fetched_at"] for line in lines.values())
 
 
 def test_an_abandoned_stream_ends_its_thread(web: Web) -> None:

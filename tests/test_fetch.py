@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from misbehaving_web import Web, answer, dripping, endless, endless_headers, redirect, reset, silent
+from misbehaving_web import Web, answer, certificate, dripping, endless, endless_headers, redirect, reset, silent
 
 from curation.fetch.addresses import denied
 from curation.fetch.certificates import certificates
 from curation.fetch.engine import fetch
+from curation.fetch.host_policy import HostLimits, HostPolicy
 from curation.fetch.outcomes import PASSING, RETRIED, Fetched, Request
-from curation.fetch.policy import FetchPolicy, HostPolicy
+from curation.fetch.policy import FetchPolicy
 from curation.fetch.urls import UrlError, parse_url
 from schemas.errors import RunError
 
 HERE = ("127.0.0.1/32",)
-POLICY = FetchPolicy(timeout_s=5, retries=0, backoff_s=0.01, allow_networks=HERE)
+POLICY = FetchPolicy(timeout_s=5, retries=0, backoff_s=0.01, robots=False, opt_out=False, allow_networks=HERE)
 
 
 @pytest.fixture
@@ -248,7 +249,7 @@ def test_a_named_network_is_reached_in_any_form(web: Web) -> None:
 
 
 def test_without_named_networks_only_web_ports_are_connected_to(web: Web) -> None:
-    results = fetch_all("http://example.com:22/", web.url("/"), "http://127.0.0.1:8080/", allow_networks=())
+    results = fetch_all("http://example.com:22/", web.url("/"), "http://127.0.0.1/", allow_networks=())
     assert [result.status for result in results] == ["unsafe_port", "unsafe_port", "unsafe_address"]
     assert not web.asked
 
@@ -335,43 +336,17 @@ def test_an_odd_url_is_refused(url: str, status: str) -> None:
 
 
 def test_https_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate = self_signed(tmp_path)
+    path = certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
+    context.load_cert_chain(path)
     web = Web(tls=context)
     url = web.serve("/", answer(b"here"))
     assert fetch_one(url, retries=2).status == "tls"
     assert not web.asked
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
     assert fetch_one(url).body == b"here"
     assert fetch_one(web.url("/", "localhost")).status == "tls"
     web.close()
-
-
-def self_signed(folder: Path) -> Path:
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "server.pem"
-    plain = serialization.NoEncryption()
-    encoding = serialization.Encoding.PEM
-    path.write_bytes(
-        key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain) + certificate.public_bytes(encoding)
-    )
-    return path
 
 
 def test_a_machine_without_certificates_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,7 +424,7 @@ def test_a_host_gets_few_requests_at_once_until_its_network_is_known_to_be_named
         connection.sendall(answer(b"x"))  # type: ignore[attr-defined]
 
     urls = [web.serve(f"/{i}", held).replace("127.0.0.1", "localhost") for i in range(30)]
-    results = fetch(map(Request, range(30), urls), POLICY, HostPolicy(per_host=2))
+    results = fetch(map(Request, range(30), urls), POLICY, HostPolicy(HostLimits(places=2)))
     seen: list[int] = []
 
     def look_then_release() -> None:
@@ -462,15 +437,6 @@ def test_a_host_gets_few_requests_at_once_until_its_network_is_known_to_be_named
     assert {result.status for result in results} == {"ok"}
     assert seen == [2]
     assert web.most_running > 2
-
-
-def test_a_host_is_given_its_places_back() -> None:
-    hosts = HostPolicy(per_host=2)
-    assert [hosts.admit("a"), hosts.admit("a"), hosts.admit("a"), hosts.admit("b")] == [0, 0, float("inf"), 0]
-    hosts.done("a", "ok")
-    assert hosts.admit("a") == 0
-    hosts.done("b", "http_429", 30)
-    assert 29 < hosts.admit("b") <= 30
 
 
 def test_what_is_tried_again_at_once_may_pass_later_too() -> None:

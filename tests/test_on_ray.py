@@ -110,6 +110,19 @@ def committed_urls(store: Path) -> set[str]:
     return urls
 
 
+def test_a_site_is_asked_once_for_its_rules_by_all_workers_of_a_run(
+    driver: Driver, web: SmallWeb, tmp_path: Path
+) -> None:
+    spec = picture_spec(web, tmp_path, rows_per_part=1, actor=False)
+    driver.run(spec)
+    assert web.asked_first == {"/robots.txt": 1, "/.well-known/tdmrep.json": 1}
+    web.put("/10.jpg", textured_jpeg(10))
+    more = [{"url": f"{web.base_url}/10.jpg", "caption": "another day, another picture"}]
+    driver.run(spec | {"source": {"table": write_table(tmp_path / "more.parquet", more)}})
+    assert web.asked["/10.jpg"] == 1
+    assert sum(web.asked_first.values()) == 2  # the store knows
+
+
 def test_ray_gives_the_bytes_that_one_process_gives_for_any_size_of_parts(
     driver: Driver, web: SmallWeb, tmp_path: Path
 ) -> None:

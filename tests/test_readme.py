@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from curation.fetch import outcomes
 from curation.plan import build_plan, shards_wanted
 from flows.catalogue import catalogue_markdown
 from flows.command_line import cli
@@ -51,6 +52,17 @@ def test_every_training_can_be_read(text: str) -> None:
 
 def test_the_tables_of_steps_are_those_of_the_classes() -> None:
     assert section("operators") == catalogue_markdown(), "put the output of `pairmill operators --markdown` there"
+
+
+def test_the_table_of_outcomes_says_which_of_the_engines_may_pass() -> None:
+    table = README.split("| may pass | stays |")[1].split("\n\n")[0]
+    columns = [
+        " ".join(cells) for cells in zip(*(line.split("|")[1:3] for line in table.splitlines()[2:]), strict=True)
+    ]
+    passing, final = (set(re.findall("`([a-z0-9_]+)`", column)) for column in columns)
+    every = {value for name, value in vars(outcomes).items() if name.isupper() and isinstance(value, str)}
+    assert passing == outcomes.PASSING
+    assert final == every - outcomes.PASSING - {outcomes.OK}
 
 
 def test_the_table_of_commands_names_every_verb_and_no_other() -> None:

@@ -27,7 +27,7 @@ VIEWS = {
     "shards": "one row per shard: files, rows, bytes, digests",
     "columns": "name, type and meaning of the columns of samples and curated",
     "runs": "every run on this store, in the order they started",
-    "downloads": "one row per fetched URL: status, host, attempts, seconds, bytes",
+    "downloads": "one row per URL and time that it was wanted: status, host, attempts, when, seconds, bytes",
 }
 _FATE_COLUMNS = (c.FATE, c.FATE_STEP, c.FATE_REASON, c.DUPLICATE_OF)
 _MEANINGS = {
@@ -44,7 +44,8 @@ _MEANINGS = {
         "host": "the host that answered last",
         "status": "what became of it: ok, or the class of failure",
         "http_status": "HTTP status of the last answer",
-        "attempts": "how often it was asked for",
+        "attempts": "how often it was asked for; 0 where its status says why it was not",
+        "fetched_at": "when this was known, UTC",
         "seconds": "time in transfer, all attempts together",
         "fetched_bytes": "length of what was fetched",
         "content_type": "type that the host claimed",
@@ -80,6 +81,7 @@ _SQL_TYPES = {
     pa.int32(): "INTEGER",
     pa.int64(): "BIGINT",
     pa.float64(): "DOUBLE",
+    pa.timestamp("us"): "TIMESTAMP",
 }
 
 
@@ -122,12 +124,14 @@ class Views:
         """The view of all fetches of a version's rows; without a version it is empty."""
         types = {field.name: _SQL_TYPES[field.type] for field in LEDGER}
         files = ledger_files(self._store, chosen) if chosen else []
+        none = ", ".join(f"CAST(NULL AS {kind}) AS {_quoted(name)}" for name, kind in types.items())
         if files:
             columns = ", ".join(f"CAST({_quoted(name)} AS {kind}) AS {_quoted(name)}" for name, kind in types.items())
-            self._add_files("main", "downloads", f"SELECT {columns} FROM", files, ", union_by_name = true")
+            # Ledgers of older programs lack columns; all of them may.
+            select = f"SELECT {columns} FROM (SELECT {none} WHERE false UNION ALL BY NAME SELECT * FROM"
+            self._add_files("main", "downloads", select, files, ", union_by_name = true", ")")
         else:
-            columns = ", ".join(f"CAST(NULL AS {kind}) AS {_quoted(name)}" for name, kind in types.items())
-            self._connection.execute(f"CREATE VIEW downloads AS SELECT {columns} WHERE false")
+            self._connection.execute(f"CREATE VIEW downloads AS SELECT {none} WHERE false")
             self._meanings["main", "downloads"] = _MEANINGS["downloads"]
 
     def explain(self) -> None:
@@ -142,10 +146,13 @@ class Views:
             if meaning:
                 self._connection.execute(f"COMMENT ON COLUMN {_quoted(schema, view, column)} IS {_text(meaning)}")
 
-    def _add_files(self, schema: str, view: str, select: str, files: Sequence[str], options: str = "") -> None:
+    def _add_files(
+        self, schema: str, view: str, select: str, files: Sequence[str], options: str = "", end: str = ""
+    ) -> None:
         self.files += files
         listed = ", ".join(_text(file) for file in files)
-        self._connection.execute(f"CREATE VIEW {_quoted(schema, view)} AS {select} read_parquet([{listed}]{options})")
+        made = f"{select} read_parquet([{listed}]{options}){end}"
+        self._connection.execute(f"CREATE VIEW {_quoted(schema, view)} AS {made}")
         self._meanings[schema, view] = _MEANINGS.get(view, {})
 
     def _add_table(self, schema: str, view: str, rows: list[dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from curation.stage import OperatorStep, Plan
 from schemas.pipeline import Resources
@@ -24,11 +24,12 @@ class Needs:
 
 @dataclass(frozen=True)
 class WorkerNeeds:
-    """What a task and an actor of one run ask for, and how many actors there are at most."""
+    """What a task and an actor of one run ask for, how many actors there are at most, and whether it asks hosts."""
 
     task: Needs = Needs()
     actor: Needs = Needs()
     actors: int = 1
+    hosts: bool = False
 
     @classmethod
     def of(cls, plan: Plan, given: Mapping[str, Resources]) -> "WorkerNeeds":
@@ -36,7 +37,8 @@ class WorkerNeeds:
         steps = [step for step in plan.steps if isinstance(step, OperatorStep)]
         kinds = {actor: [step for step in steps if step.actor == actor] for actor in (False, True)}
         actors = [given[step.name].actors or 1 for step in kinds[True] if step.name in given]
-        return cls(_most(kinds[False], given), _most(kinds[True], given), max(actors, default=1))
+        hosts = any(step.operator.asks_hosts for step in steps)
+        return cls(_most(kinds[False], given), _most(kinds[True], given), max(actors, default=1), hosts)
 
     def fitted(self, nodes: int, node_cpus: float, node_memory_gb: float) -> "WorkerNeeds":
         """The same, scaled down so that a task finds room on a node beside its share of the actors.
@@ -46,7 +48,7 @@ class WorkerNeeds:
         beside = math.ceil(self.actors / nodes) if self.actors >= nodes else 0
         cpus = _scale(node_cpus, max(self.task.cpus + beside * self.actor.cpus, self.actor.cpus))
         memory = _scale(node_memory_gb, max(self.task.memory_gb + beside * self.actor.memory_gb, self.actor.memory_gb))
-        return WorkerNeeds(self.task.scaled(cpus, memory), self.actor.scaled(cpus, memory), self.actors)
+        return replace(self, task=self.task.scaled(cpus, memory), actor=self.actor.scaled(cpus, memory))
 
 
 def _scale(there: float, wanted: float) -> float:

@@ -20,6 +20,7 @@ from ray.exceptions import (
 )
 
 from curation.execution.executor import WorkerDied
+from curation.execution.hosts_on_ray import HostsOnRay, Reach
 from curation.execution.needs import Needs, WorkerNeeds
 from curation.execution.worker import Opened
 from schemas.errors import RunError
@@ -36,16 +37,16 @@ _GB = 1 << 30
 
 
 @ray.remote(max_retries=0)  # type: ignore[untyped-decorator]
-def _task(function: Callable[..., Any], task: Any, folder: str) -> Any:
+def _task(function: Callable[..., Any], task: Any, folder: str, hosts: Reach | None) -> Any:
     _enter(folder)
-    return function(task, actor=False, opened=Opened())
+    return function(task, actor=False, opened=Opened(hosts))
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class _Actor:
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, hosts: Reach | None) -> None:
         _enter(folder)
-        self._opened = Opened()
+        self._opened = Opened(hosts)
 
     def run(self, function: Callable[..., Any], task: Any) -> Any:
         return function(task, actor=True, opened=self._opened)
@@ -89,6 +90,7 @@ class OnRay:
         self._actors: list[_Kept] = []
         self._actor_of: dict[Any, _Kept] = {}
         self._tasks: set[Any] = set()
+        self._hosts = HostsOnRay() if self._wanted.hosts else None
 
     def slots(self, actor: bool) -> int:
         """Tasks that find room in the cluster, or the size of the pool of actors."""
@@ -100,13 +102,14 @@ class OnRay:
     def submit(self, function: Callable[..., Any], task: Any, *, actor: bool) -> Any:
         """Start a task where there is room, or on the actor with the least to do."""
         if not actor:
-            handle = _task.options(**_options(self._needs.task)).remote(function, task, os.getcwd())
+            handle = _task.options(**_options(self._needs.task)).remote(function, task, os.getcwd(), self._reach)
             self._tasks.add(handle)
             return handle
         kept = min(self._actors, key=lambda kept: len(kept.queue), default=None)
         if kept is None or (kept.queue and len(self._actors) < self._needs.actors):
             options = _options(self._needs.actor)
-            kept = _Kept(_Actor.options(**options).remote(os.getcwd()))  # type: ignore[attr-defined]
+            actor = _Actor.options(**options).remote(os.getcwd(), self._reach)  # type: ignore[attr-defined]
+            kept = _Kept(actor)
             self._actors.append(kept)
         handle = kept.actor.run.remote(function, task)
         kept.queue.append(handle)
@@ -126,6 +129,8 @@ class OnRay:
         for handle in self._tasks:
             ray.cancel(handle, force=True)
         self._actors, self._tasks = [], set()
+        if self._hosts is not None:
+            self._hosts.close()
 
     def _result(self, handle: Any) -> Any:
         self._tasks.discard(handle)
@@ -147,6 +152,10 @@ class OnRay:
             self._actors.remove(kept)
             ray.kill(kept.actor)  # it may be out of reach only, and still at work
         return kept.blames(handle)
+
+    @property
+    def _reach(self) -> Reach | None:
+        return self._hosts.reach() if self._hosts is not None else None
 
     @cached_property
     def _needs(self) -> WorkerNeeds:

@@ -6,7 +6,7 @@ one decode serving them all; then each operator's columns are committed as the n
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 from curation.execution.operator_run import OperatorRun
 from curation.execution.streaming import Chunk
 from curation.ingest import Member
+from curation.operator import Workplace
 from curation.part_rows import PartRows
 from curation.selection.keep import Keep
 from curation.stage import OperatorStep, Plan, SelectionStep, named
@@ -127,17 +128,18 @@ def _commit(runs: list[OperatorRun], done: dict[str, int]) -> None:
 
 
 class Opened:
-    """What operators opened in one worker, kept between parts."""
+    """What operators opened in one worker, kept between parts; `hosts` asks the host policy of a run with others."""
 
-    def __init__(self) -> None:
+    def __init__(self, hosts: Callable[..., Any] | None = None) -> None:
+        self._hosts = hosts
         self._by_operator: dict[str, Any] = {}
 
-    def get(self, step: OperatorStep) -> Any:
+    def get(self, step: OperatorStep, store: Store) -> Any:
         """What `open` returned for a step. Raises RunError."""
         name = digest([step.ref.name, repr(step.operator), step.ref.source])  # settings too, unlike a fingerprint
         if name not in self._by_operator:
             try:
-                self._by_operator[name] = step.operator.open()
+                self._by_operator[name] = step.operator.open_at(Workplace(store, self._hosts))
             except PairmillError:
                 raise
             except Exception as error:
@@ -183,7 +185,7 @@ def _stream(
     chunks = _chunks(rows, needed, alive, size)
     for step in segment:
         if isinstance(step, OperatorStep):
-            chunks = by_index[step.index].through(chunks, opened.get(step))
+            chunks = by_index[step.index].through(chunks, opened.get(step, rows.store))
         else:
             chunks = _kept(step, chunks)
     for _ in chunks:

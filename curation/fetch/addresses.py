@@ -6,14 +6,15 @@ multicast addresses and for some clouds' metadata services.
 """
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 
 from curation.fetch.outcomes import UNSAFE_ADDRESS, UNSAFE_PORT
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-SAFE_PORTS = frozenset({80, 443, 8080, 8443})
+WEB_PORTS = (80, 443)
 _IPV6_UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA has given out; everything else is special
 
 # IANA's special-purpose registries, and what clouds answer on.
@@ -53,7 +54,8 @@ _DENIED: tuple[tuple[Network, str], ...] = tuple(
 class AddressGuard:
     """Says whether a socket may be opened; networks named by the user may be reached, on any port."""
 
-    allowed: tuple[Network, ...] = field(default=())
+    allowed: tuple[Network, ...] = ()
+    ports: tuple[int, ...] = WEB_PORTS  # of all other networks
 
     def names(self, address: str) -> bool:
         """Whether the user named a network that holds the address; False for what is no address."""
@@ -70,12 +72,17 @@ class AddressGuard:
             return UNSAFE_ADDRESS, sentence
         return self.port_refusal(port)
 
+    def early_refusal(self, host: str, port: int) -> tuple[str, str] | None:
+        """What can be said without a socket: of a host that is an address, and of ports where no network is named."""
+        refusal = None if self.allowed else self.port_refusal(port)
+        return refusal or (None if _parse(host) is None else self.refusal(host, port))
+
     def port_refusal(self, port: int) -> tuple[str, str] | None:
         """Why a port of the public network may not be connected to, as (status, sentence)."""
-        if port in SAFE_PORTS:
+        if port in self.ports:
             return None
-        ports = ", ".join(map(str, sorted(SAFE_PORTS)))
-        return UNSAFE_PORT, f"port {port} is not connected to (only {ports}); networks in allow_networks may use any"
+        ports = ", ".join(map(str, self.ports))
+        return UNSAFE_PORT, f"port {port} is not connected to (only {ports}); the setting `ports` can name it"
 
 
 def parse_networks(networks: tuple[str, ...]) -> tuple[Network, ...]:
@@ -83,6 +90,7 @@ def parse_networks(networks: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(network) for network in networks)
 
 
+@lru_cache(10_000)
 def denied(address: str) -> str:
     """What an address is that must not be connected to, in words; empty for an ordinary public one."""
     parsed = _parse(address)
@@ -96,6 +104,7 @@ def denied(address: str) -> str:
     return ""
 
 
+@lru_cache(10_000)
 def _parse(address: str) -> Address | None:
     try:
         return ipaddress.ip_address(address.partition("%")[0])

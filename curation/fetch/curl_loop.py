@@ -1,25 +1,37 @@
 """libcurl's multi interface over epoll: which sockets wait for what, the timer, and a bell for other threads."""
 
 import contextlib
-import selectors
+import select
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pycurl
 
 from curation.fetch.transfer import Answer, Transfer
+
+_EPOLL = hasattr(select, "epoll")  # else poll: the same but for the unit of time
+_EVENTS = {
+    pycurl.POLL_IN: select.POLLIN,
+    pycurl.POLL_OUT: select.POLLOUT,
+    pycurl.POLL_INOUT: select.POLLIN | select.POLLOUT,
+}
+_READABLE = select.POLLIN | select.POLLERR | select.POLLHUP
 
 
 class CurlLoop:
     """Runs transfers. All methods but `ring` belong to one thread."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._poller: Any = select.epoll() if _EPOLL else select.poll()
+        self._watched: set[int] = set()
         self._bell, self._heard = socket.socketpair()
         for end in (self._bell, self._heard):
             end.setblocking(False)
-        self._selector.register(self._heard, selectors.EVENT_READ)
+        self._hears = self._heard.fileno()
+        self._poller.register(self._hears, select.POLLIN)
+        self._rung = False
         self._running: dict[pycurl.Curl, Transfer] = {}
         self._timer: float | None = None
         self._multi = pycurl.CurlMulti()
@@ -31,25 +43,33 @@ class CurlLoop:
 
     def ring(self) -> None:
         """Wake the loop; any thread may."""
-        with contextlib.suppress(OSError):  # full of rings already, or closed
-            self._bell.send(b"!")
+        if not self._rung:
+            self._rung = True
+            with contextlib.suppress(OSError):  # full of rings already, or closed
+                self._bell.send(b"!")
 
     def start(self, transfer: Transfer) -> None:
         """Let a transfer run that has been aimed."""
         self._running[transfer.handle] = transfer
         self._multi.add_handle(transfer.handle)
 
+    def drop(self, transfer: Transfer) -> None:
+        """End a transfer that runs; its handle can be used again."""
+        del self._running[transfer.handle]
+        self._multi.remove_handle(transfer.handle)
+
     def turn(self, until: float | None) -> Iterator[tuple[Transfer, Answer]]:
         """Wait for something to happen, until a monotonic moment at most, and give what has ended."""
         moments = [moment for moment in (self._timer, until) if moment is not None]
         patience_s = max(0.0, min(moments) - time.monotonic()) if moments else None
-        for key, events in self._selector.select(patience_s):
-            if key.fileobj is self._heard:
+        for descriptor, events in self._wait(patience_s):
+            if descriptor == self._hears:
                 self._heard.recv(65536)
+                self._rung = False
             else:
-                readable = pycurl.CSELECT_IN if events & selectors.EVENT_READ else 0
-                writable = pycurl.CSELECT_OUT if events & selectors.EVENT_WRITE else 0
-                self._multi.socket_action(key.fd, readable | writable)
+                readable = pycurl.CSELECT_IN if events & _READABLE else 0
+                writable = pycurl.CSELECT_OUT if events & select.POLLOUT else 0
+                self._multi.socket_action(descriptor, readable | writable)
         if self._timer is not None and self._timer <= time.monotonic():
             self._timer = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
@@ -62,9 +82,15 @@ class CurlLoop:
             handle.close()
         self._running.clear()
         self._multi.close()
-        self._selector.close()
+        if _EPOLL:
+            self._poller.close()
         self._bell.close()
         self._heard.close()
+
+    def _wait(self, patience_s: float | None) -> list[tuple[int, int]]:
+        unit = 1 if _EPOLL else 1000
+        found: list[tuple[int, int]] = self._poller.poll(None if patience_s is None else patience_s * unit)
+        return found
 
     def _ended(self) -> Iterator[tuple[Transfer, Answer]]:
         queued = 1
@@ -77,16 +103,15 @@ class CurlLoop:
 
     def _on_socket(self, event: int, descriptor: int, _multi: object, _data: object) -> None:
         """libcurl says what it waits for on a socket. Nothing may be raised here."""
-        with contextlib.suppress(KeyError, ValueError, OSError):
+        with contextlib.suppress(ValueError, OSError):
             if event == pycurl.POLL_REMOVE:
-                self._selector.unregister(descriptor)
-                return
-            events = selectors.EVENT_READ if event & pycurl.POLL_IN else 0
-            events |= selectors.EVENT_WRITE if event & pycurl.POLL_OUT else 0
-            if descriptor in self._selector.get_map():
-                self._selector.modify(descriptor, events)
+                self._watched.discard(descriptor)
+                self._poller.unregister(descriptor)
+            elif descriptor in self._watched:
+                self._poller.modify(descriptor, _EVENTS.get(event, 0))
             else:
-                self._selector.register(descriptor, events)
+                self._watched.add(descriptor)
+                self._poller.register(descriptor, _EVENTS.get(event, 0))
 
     def _on_timer(self, timeout_ms: int) -> None:
         self._timer = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000

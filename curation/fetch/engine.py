@@ -1,46 +1,54 @@
 """Fetches many URLs at once, in a thread of its own, while the consumer decodes what has come.
 
 The requests are drawn in the consumer's thread: what they are made of need not be thread-safe. At most
-`_WINDOW · concurrency` of them are under way, and no transfer starts while `buffer_bytes` wait for the consumer; so
-memory stays within that and what the running transfers bring (`concurrency · max_bytes` at the very worst).
+`_WINDOW · concurrency` of them are under way, beside those that hear nothing, and no transfer starts while
+`buffer_bytes` wait for the consumer; so memory stays within that and what the running transfers bring.
+
+What happens to a request: course.py. Whom it may ask, and when: host_policy.py and site_checks.py.
 """
 
-import heapq
+import contextlib
 import itertools
 import queue
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 
 from curation.fetch import outcomes
 from curation.fetch.certificates import certificates
+from curation.fetch.course import after
 from curation.fetch.curl_loop import CurlLoop
-from curation.fetch.outcomes import RETRIED, Fetched, Request
-from curation.fetch.policy import FetchPolicy, HostPolicy
-from curation.fetch.transfer import Answer, Transfer
-from curation.fetch.urls import Target, UrlError, parse_url, redirected
-from schemas.errors import RunError
+from curation.fetch.domains import is_address
+from curation.fetch.host_policy import UNTIL_ANOTHER_ENDS, HostPolicy
+from curation.fetch.job import Job, Line, Purpose
+from curation.fetch.names import RESOLVED, Names
+from curation.fetch.outcomes import Fetched, Request
+from curation.fetch.policy import FetchPolicy
+from curation.fetch.running import Running
+from curation.fetch.site_checks import SiteChecks
+from curation.fetch.transfer import Answer
+from curation.fetch.urls import UrlError, parse_url
+from schemas.errors import PairmillError, RunError
 
 _WINDOW = 4  # requests waiting, running or done but not taken, per transfer that may run
 _PATIENCE_S = 1.0  # libcurl waits for name look-ups that hang before it lets go of them
-_UNTIL_ANOTHER_ENDS = float("inf")
+_DROPPED = "dropped"  # how a request ends that nobody waits for any more
 
 
 def fetch(requests: Iterator[Request], policy: FetchPolicy, hosts: HostPolicy) -> Generator[Fetched, None, None]:
     """What comes of each request, in the order in which they end; exactly one result per request.
 
     Requests are drawn ahead of the results. When the iterator is closed, running transfers are dropped. Raises
-    RunError where nothing can be fetched at all (no certificates on this machine).
+    RunError where nothing can be fetched at all (no certificates on this machine, a resolver that does not work).
     """
     engine = _Engine(policy, hosts)
     engine.start()
     under_way, source = 0, iter(requests)
     try:
         while True:
-            for request in itertools.islice(source, _WINDOW * policy.concurrency - under_way):
+            room = _WINDOW * policy.concurrency + engine.stalled - under_way
+            for request in itertools.islice(source, max(0, room)):
                 engine.submit(request)
                 under_way += 1
             if not under_way:
@@ -51,38 +59,30 @@ def fetch(requests: Iterator[Request], policy: FetchPolicy, hosts: HostPolicy) -
         engine.close()
 
 
-@dataclass
-class _Job:
-    """A request on its way: where it stands, and what it has cost."""
-
-    request: Request
-    target: Target
-    attempts: int = 1
-    redirects: int = 0
-    attempt_s: float = 0.0  # in transfer, this attempt
-    total_s: float = 0.0
-    started: float = 0.0
-    limited: bool = False  # takes one of its host's places
-
-
 class _Engine(threading.Thread):
     """The fetching thread. `submit`, `next_result` and `close` belong to the consumer's, all else to its own."""
 
     def __init__(self, policy: FetchPolicy, hosts: HostPolicy) -> None:
         super().__init__(name="fetch", daemon=True)
         self._policy, self._hosts, self._guard = policy, hosts, policy.guard
-        self._ca_file = certificates()
         self._loop = CurlLoop()
+        self._running = Running(policy, self._loop, certificates())
         self._inbox: deque[Request] = deque()
         self._outbox: queue.SimpleQueue[Fetched | BaseException] = queue.SimpleQueue()
         self._stopping = False
         self._finished_bytes = self._taken_bytes = 0  # each written by one thread only
-        self._ready: deque[_Job] = deque()
-        self._later: list[tuple[float, int, _Job]] = []  # heap by the moment at which they become ready
-        self._order = itertools.count()
-        self._running: dict[Transfer, _Job] = {}
-        self._idle: list[Transfer] = []
+        self._starved = False  # whether requests wait for the consumer to take results
+        self._line = Line()
+        self._names: Names[Job] = Names(self._loop.ring)
+        self._sites = SiteChecks(policy, hosts)
         self._named_hosts: set[str] = set()  # that were found in a network of allow_networks
+        self._deadline = None if policy.deadline_s is None else time.monotonic() + policy.deadline_s
+        self._over = False
+
+    @property
+    def stalled(self) -> int:
+        """How many transfers hear nothing; so many more requests may be under way."""
+        return self._running.stalled
 
     def submit(self, request: Request) -> None:
         """Take a request in."""
@@ -92,10 +92,13 @@ class _Engine(threading.Thread):
     def next_result(self) -> Fetched:
         """Wait for the next result."""
         result = self._outbox.get()
+        if isinstance(result, PairmillError):
+            raise result
         if isinstance(result, BaseException):
             raise RunError(f"the fetching thread ended: {type(result).__name__}: {result}") from result
         self._taken_bytes += len(result.body or b"")
-        self._loop.ring()
+        if self._starved:
+            self._loop.ring()
         return result
 
     def close(self) -> None:
@@ -107,124 +110,155 @@ class _Engine(threading.Thread):
     def run(self) -> None:
         """Fetch until told to stop."""
         try:
+            self._hosts.begin(self._loop.ring, self._line.waiting)
             while not self._stopping:
-                self._take_in()
-                self._start_ready()
-                for transfer, answer in self._loop.turn(self._later[0][0] if self._later else None):
-                    self._idle.append(transfer)
-                    self._take_answer(self._running.pop(transfer), answer)
+                self._turn()
+            for job in self._running.jobs:
+                self._release(job, _DROPPED)
         except BaseException as error:  # the consumer must not wait for ever
             self._outbox.put(error)
-        for job in self._running.values():
-            self._release(job, outcomes.CONNECT)
-        for transfer in self._idle:
-            transfer.handle.close()
-        self._loop.close()
+        with contextlib.suppress(Exception):  # what sites said is lost then, and asked again
+            self._hosts.end()
+        self._names.close()
+        self._running.close()
+
+    def _turn(self) -> None:
+        """One round: take in what has come, start what may start, wait until something happens, and take that."""
+        self._take_in()
+        domains, sites = self._hosts.turn()
+        for domain in domains:
+            self._line.wake(domain)
+        for site in sites:
+            self._line.go_on(self._sites.into(site))
+        self._line.look_at_clock()
+        self._running.look_for_stalled()
+        while self._line.ready and not self._running.full and not self._buffer_full:
+            self._try(self._line.ready.popleft())
+        for job, answer in self._running.turn(self._next_moment):
+            self._take_answer(job, answer)
+        for job, status, error in self._names.answers():
+            self._take_name(job, status, error)
+        if self._deadline is not None and not self._over and time.monotonic() >= self._deadline:
+            self._end_all()
+
+    @property
+    def _next_moment(self) -> float | None:
+        deadline = None if self._over else self._deadline
+        stalled = self._running.next_moment if self._line.ready else None
+        moments = self._line.next_moment, self._hosts.next_turn, deadline, stalled
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    @property
+    def _buffer_full(self) -> bool:
+        self._starved = True  # before looking, or a result that is taken meanwhile would ring no bell
+        self._starved = self._finished_bytes - self._taken_bytes > self._policy.buffer_bytes
+        return self._starved
 
     def _take_in(self) -> None:
         while self._inbox:
             request = self._inbox.popleft()
             try:
-                self._ready.append(_Job(request, parse_url(request.url)))
+                job = Job(request, parse_url(request.url))
             except UrlError as error:
-                self._outbox.put(Fetched(request.row, error.status, str(error)))
-        while self._later and self._later[0][0] <= time.monotonic():
-            self._ready.append(heapq.heappop(self._later)[2])
-
-    def _start_ready(self) -> None:
-        """Start what may start; who waits for a place at its host keeps its place in the line."""
-        waiting: list[_Job] = []
-        while self._ready and len(self._running) < self._policy.concurrency and not self._buffer_full:
-            job = self._ready.popleft()
-            wait_s = self._admit(job)
-            if wait_s == 0:
-                self._start_job(job)
-            elif wait_s == _UNTIL_ANOTHER_ENDS:
-                waiting.append(job)
+                self._outbox.put(Fetched(request.row, error.status, str(error), at=time.time()))
+                continue
+            if self._over:
+                self._finish(job, self._too_late)
             else:
-                self._put_off(job, wait_s)
-        self._ready.extendleft(reversed(waiting))
+                self._line.ready.append(job)
+
+    def _try(self, job: Job) -> None:
+        """Start a job if its site and its domain let it; else it waits there, in its turn."""
+        if unsafe := self._guard.early_refusal(job.target.host, job.target.port):
+            self._refuse(job, Answer(*unsafe))
+        elif blocked := self._policy.block_lists.host(job.target.host):
+            self._refuse(job, Answer(outcomes.BLOCKED_DOMAIN, f"{blocked} is on the list of blocked domains"))
+        elif self._sites.keeps(job):
+            self._pass_turn_on(job)
+            self._line.go_on(self._sites.into(job.target.site))
+        elif refusal := self._sites.refusal(job):
+            self._refuse(job, refusal)
+        elif down := self._hosts.refusal(job.target.host):
+            self._refuse(job, job.last or Answer(outcomes.HOST_DOWN, down))
+        else:
+            self._admit(job)
+
+    def _admit(self, job: Job) -> None:
+        host = job.target.host
+        limited = not (host in self._named_hosts or self._guard.names(host))
+        if limited and not job.its_turn and self._line.holds(job.domain):
+            self._line.hold(job)
+            return
+        wait_s = self._hosts.admit(host, limited=limited)
+        if wait_s > 0:
+            self._line.hold(job, None if wait_s == UNTIL_ANOTHER_ENDS else wait_s)
+            return
+        job.admitted = True
+        self._running.start(job)
+        self._pass_turn_on(job)
+
+    def _refuse(self, job: Job, answer: Answer) -> None:
+        self._finish(job, answer)
+        self._pass_turn_on(job)
+
+    def _pass_turn_on(self, job: Job) -> None:
+        """A job that was woken has left its domain's line, so the next one there is woken."""
+        if job.its_turn:
+            job.its_turn = False
+            self._line.wake(job.domain)
+
+    def _take_answer(self, job: Job, answer: Answer) -> None:
+        host = job.target.host
+        if answer.named_network:
+            self._named_hosts.add(host)
+        self._release(job, answer.status, answer.http_status, answer.retry_after_s or 0.0)
+        if answer.status == outcomes.DNS and not answer.timed_out:
+            job.last = answer
+            self._names.ask(host, job)
+            return
+        if not is_address(host):
+            self._names.note(host, outcomes.DNS if answer.status == outcomes.DNS else RESOLVED)
+        self._go_on(job, answer)
+
+    def _take_name(self, job: Job, status: str, error: str) -> None:
+        """The resolver was asked why it had no answer; perhaps it has one now."""
+        self._names.note(job.target.host, status)
+        if status == RESOLVED:
+            self._go_on(job, job.last or Answer(outcomes.DNS, error))
+        else:
+            self._go_on(job, Answer(status, f"the host's name could not be resolved: {error}"))
+
+    def _go_on(self, job: Job, answer: Answer) -> None:
+        following = after(job, answer, self._policy)
+        if isinstance(following, Answer):
+            self._finish(job, following)
+        elif following > 0:
+            self._line.put_off(job, following)
+        else:
+            self._line.ready.appendleft(job)
+
+    def _release(self, job: Job, status: str, http_status: int | None = None, asked_s: float = 0.0) -> None:
+        if job.admitted:
+            job.admitted = False
+            self._hosts.done(job.target.host, status, http_status, asked_s)
+            self._line.wake(job.domain)
+
+    def _end_all(self) -> None:
+        """The time is over: what waits and what runs fails, and so does all that comes."""
+        self._over = True
+        for job in self._running.drop():
+            self._release(job, _DROPPED)
+            self._finish(job, self._too_late)
+        for job in [*self._line.drain(), *self._names.drain(), *self._sites.drain()]:
+            self._finish(job, self._too_late)
 
     @property
-    def _buffer_full(self) -> bool:
-        return self._finished_bytes - self._taken_bytes > self._policy.buffer_bytes
+    def _too_late(self) -> Answer:
+        return Answer(outcomes.DEADLINE, f"not done in the {self._policy.deadline_s:g} s that its part had")
 
-    def _admit(self, job: _Job) -> float:
-        host = job.target.host
-        job.limited = not (host in self._named_hosts or self._guard.names(host))
-        return self._hosts.admit(host) if job.limited else 0.0
-
-    def _start_job(self, job: _Job) -> None:
-        refusal = None if self._guard.allowed else self._guard.port_refusal(job.target.port)
-        if refusal:  # no network is named, so the address need not be looked up
-            self._release(job, refusal[0])
-            self._finish(job, Answer(*refusal))
-            return
-        transfer = self._idle.pop() if self._idle else Transfer(self._policy, self._guard, self._ca_file)
-        transfer.aim(job.target, self._policy.timeout_s - job.attempt_s)
-        job.started = time.monotonic()
-        self._running[transfer] = job
-        self._loop.start(transfer)
-
-    def _put_off(self, job: _Job, wait_s: float) -> None:
-        heapq.heappush(self._later, (time.monotonic() + wait_s, next(self._order), job))
-
-    def _take_answer(self, job: _Job, answer: Answer) -> None:
-        spent_s = time.monotonic() - job.started
-        job.attempt_s += spent_s
-        job.total_s += spent_s
-        if answer.named_network:
-            self._named_hosts.add(job.target.host)
-        asked_s = answer.retry_after_s or 0.0
-        self._release(job, answer.status, min(asked_s, self._policy.most_retry_after_s))
-        patient = job.attempts <= self._policy.retries and asked_s <= self._policy.most_retry_after_s
-        if answer.location is not None:
-            self._follow(job, answer)
-        elif answer.status in RETRIED and patient:
-            self._retry(job, asked_s)
-        else:
-            self._finish(job, answer)
-
-    def _retry(self, job: _Job, asked_s: float) -> None:
-        pause_s = self._policy.backoff_s * 2 ** (job.attempts - 1) * random.uniform(0.5, 1.0)
-        job.target = parse_url(job.request.url)
-        job.attempts, job.redirects, job.attempt_s = job.attempts + 1, 0, 0.0
-        self._put_off(job, max(pause_s, asked_s))
-
-    def _follow(self, job: _Job, answer: Answer) -> None:
-        """Go where a redirect leads: every hop passes through the same policy as the first URL."""
-        policy, failure = self._policy, None
-        job.redirects += 1
-        if job.redirects > policy.most_redirects:
-            failure = outcomes.REDIRECTS, f"the server redirects more than {policy.most_redirects} times"
-        elif job.attempt_s >= policy.timeout_s:
-            failure = outcomes.TIMEOUT, f"no picture after {policy.timeout_s:g} s of redirects"
-        else:
-            try:
-                job.target = redirected(job.target, answer.location or "")
-            except UrlError as error:
-                failure = error.status, f"redirected: {error}"
-        if failure:
-            self._finish(job, Answer(*failure, http_status=answer.http_status))
-        else:
-            self._ready.appendleft(job)
-
-    def _release(self, job: _Job, status: str, wait_s: float = 0.0) -> None:
-        if job.limited:
-            self._hosts.done(job.target.host, status, wait_s)
-
-    def _finish(self, job: _Job, answer: Answer) -> None:
-        self._finished_bytes += len(answer.body or b"")
-        result = Fetched(
-            job.request.row,
-            answer.status,
-            answer.error,
-            answer.body,
-            answer.http_status,
-            job.attempts,
-            job.total_s,
-            job.target.host,
-            answer.content_type,
-            job.redirects,
-        )
-        self._outbox.put(result)
+    def _finish(self, job: Job, answer: Answer) -> None:
+        if job.purpose is Purpose.PICTURE:
+            self._finished_bytes += len(answer.body or b"")
+            self._outbox.put(job.result(answer))
+        elif not self._over:
+            self._line.go_on(self._sites.finished(job, answer))

@@ -1,5 +1,6 @@
-"""What is noted of each fetch, for the view `downloads`: whatever differs from run to run stands here only."""
+"""What is noted of every URL's outcome, for the view `downloads`: what differs from run to run stands here only."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,8 @@ LEDGER = pa.schema(
         "host": pa.string(),  # that answered last
         "status": pa.string(),
         "http_status": pa.int16(),
-        "attempts": pa.int32(),
+        "attempts": pa.int32(),  # 0: it was not asked for, for the reason that `status` says
+        "fetched_at": pa.timestamp("us"),
         "seconds": pa.float64(),
         "fetched_bytes": pa.int64(),
         "content_type": pa.string(),
@@ -23,7 +25,7 @@ LEDGER = pa.schema(
 
 
 def ledger_line(key: str, url: str | None, fetched: Fetched, status: str) -> dict[str, Any]:
-    """One fetch as a row of LEDGER; `status` is what became of the row, decoding included."""
+    """One outcome as a row of LEDGER; `status` is what became of the row, decoding included."""
     return {
         "key": key,
         "url": url,
@@ -31,6 +33,7 @@ def ledger_line(key: str, url: str | None, fetched: Fetched, status: str) -> dic
         "status": status,
         "http_status": fetched.http_status,
         "attempts": fetched.attempts,
+        "fetched_at": None if fetched.at is None else datetime.fromtimestamp(fetched.at, UTC).replace(tzinfo=None),
         "seconds": round(fetched.seconds, 3),
         "fetched_bytes": len(fetched.body or b""),
         "content_type": fetched.content_type,

@@ -6,8 +6,9 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
+from curation.fetch.host_policy import HostPolicy
 from curation.fetch.outcomes import BAD_URL, Fetched, Request
-from curation.fetch.policy import FetchPolicy, HostPolicy
+from curation.fetch.policy import FetchPolicy
 
 
 @dataclass(frozen=True)

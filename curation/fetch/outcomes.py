@@ -7,8 +7,16 @@ BAD_URL = "bad_url"  # cannot be read as an http(s) URL
 UNSAFE_URL = "unsafe_url"  # another scheme, or a user name in it
 UNSAFE_ADDRESS = "unsafe_address"  # a private or special address
 UNSAFE_PORT = "unsafe_port"
-DNS = "dns"
+DNS = "dns"  # the resolver failed, which says nothing about the name
+NO_SUCH_HOST = "no_such_host"  # the resolver says that there is no such name, or that it has no address
 CONNECT = "connect"  # no connection, or lost before an answer began
+HOST_DOWN = "host_down"  # not asked, because its domain gave no answers, or wants to be left alone
+DEADLINE = "deadline"  # not done when the time for its part was over
+ROBOTS_DISALLOWED = "robots_disallowed"
+ROBOTS_UNREACHABLE = "robots_unreachable"  # the site answers, but what its robots.txt says cannot be known for now
+OPT_OUT_HEADER = "opt_out_header"  # X-Robots-Tag
+TDM_RESERVED = "tdm_reserved"  # the rights to text and data mining, by header or tdmrep.json
+BLOCKED_DOMAIN, BLOCKED_HASH = "blocked_domain", "blocked_hash"  # by the user's own lists
 TLS = "tls"
 TIMEOUT = "timeout"
 TOO_SLOW = "too_slow"
@@ -23,7 +31,7 @@ HTTP_4XX, HTTP_5XX, HTTP_OTHER = "http_4xx", "http_5xx", "http_other"
 # Tried again at once, a few times, with growing pauses.
 RETRIED = frozenset({DNS, CONNECT, TIMEOUT, TOO_SLOW, BROKEN_ANSWER, HTTP_408, HTTP_429, HTTP_5XX})
 # Tried again only when the user asks for it: what may pass, and what hangs on a setting (allow_networks) or a clock.
-PASSING = RETRIED | {TLS, UNSAFE_ADDRESS, UNSAFE_PORT}
+PASSING = RETRIED | {NO_SUCH_HOST, HOST_DOWN, DEADLINE, ROBOTS_UNREACHABLE, TLS, UNSAFE_ADDRESS, UNSAFE_PORT}
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Fetched:
     host: str = ""
     content_type: str | None = None
     redirects: int = 0  # of the last attempt
+    at: float | None = None  # when it was known, in seconds since 1970
 
 
 def http_class(http_status: int) -> str:

@@ -1,10 +1,9 @@
-"""How URLs are fetched: limits for one fetch, and the state per host that all fetches of a process share."""
+"""How URLs are fetched: the limits of one fetch."""
 
-import time
 from dataclasses import dataclass, field
 
-from curation.fetch.addresses import AddressGuard, parse_networks
-from curation.fetch.outcomes import HTTP_429
+from curation.fetch.addresses import WEB_PORTS, AddressGuard, parse_networks
+from curation.fetch.block_lists import BlockLists
 
 USER_AGENT = "Pairmill/0.1 (collects image-caption pairs; set user_agent to name a contact)"
 
@@ -23,45 +22,17 @@ class FetchPolicy:
     most_retry_after_s: float = 30.0  # a server that asks for more is not tried again in this run
     most_redirects: int = 5
     concurrency: int = 64
+    stalled_s: float = 1.0  # a transfer that has heard nothing for so long gives its place to another
+    deadline_s: float | None = None  # for all requests of one fetch together
     buffer_bytes: int = 256 * 2**20  # no transfer is started while so much waits for the consumer
     user_agent: str = USER_AGENT
+    robots: bool = True  # heed robots.txt
+    opt_out: bool = True  # heed X-Robots-Tag, tdm-reservation and tdmrep.json
     allow_networks: tuple[str, ...] = ()
+    ports: tuple[int, ...] = WEB_PORTS
+    block_lists: BlockLists = field(default_factory=BlockLists)
 
     @property
     def guard(self) -> AddressGuard:
         """What says which addresses may be connected to."""
-        return AddressGuard(parse_networks(self.allow_networks))
-
-
-@dataclass
-class HostPolicy:
-    """How many requests a host gets at once, and when it wants to be left alone. The place for robots and rates.
-
-    One object per process, handed to every fetch; its methods are quick and called from one thread at a time.
-    """
-
-    per_host: int = 8
-    _running: dict[str, int] = field(default_factory=dict)
-    _quiet_until: dict[str, float] = field(default_factory=dict)
-
-    def admit(self, host: str) -> float:
-        """0 and a place taken, or how many seconds to wait; infinity: until a request to that host has ended."""
-        quiet_s = self._quiet_until.get(host, 0.0) - time.monotonic()
-        if quiet_s > 0:
-            return quiet_s
-        self._quiet_until.pop(host, None)
-        running = self._running.get(host, 0)
-        if running >= self.per_host:
-            return float("inf")
-        self._running[host] = running + 1
-        return 0.0
-
-    def done(self, host: str, status: str, wait_s: float | None = None) -> None:
-        """A request to the host has ended; `wait_s` is the pause it asked for, already bounded."""
-        left = self._running.get(host, 0) - 1
-        if left > 0:
-            self._running[host] = left
-        else:
-            self._running.pop(host, None)
-        if status == HTTP_429 and wait_s:
-            self._quiet_until[host] = time.monotonic() + wait_s
+        return AddressGuard(parse_networks(self.allow_networks), self.ports)

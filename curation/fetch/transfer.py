@@ -4,26 +4,25 @@ A handle serves one request after another. Callbacks never raise (libcurl's loop
 return a value that ends the transfer.
 """
 
-import re
 import socket
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from time import time
 
 import pycurl
 
 from curation.fetch import outcomes
 from curation.fetch.addresses import AddressGuard
+from curation.fetch.head import NO_HEAD, REDIRECTS, WITH_BODY, Head, read_head, retry_after_s
+from curation.fetch.opt_out import robots_tag_refusal, tdm_reserved
 from curation.fetch.outcomes import OK, http_class
 from curation.fetch.policy import FetchPolicy
+from curation.fetch.robots import MOST_BYTES, product_token
 from curation.fetch.urls import Target
 
-_MOST_HEADER_BYTES, _MOST_HEADER_LINES, _MOST_LOCATION_BYTES = 64 * 1024, 100, 2048
+_BUFFER_BYTES = 256 * 1024
+_NAMES_KEPT_S = 600
 _MOST_IGNORED_BYTES = 16 * 1024  # of an error page, read so that the connection can be used again
-_REDIRECTS = (301, 302, 303, 307, 308)
-_WITH_BODY = (200, 203)
 _GO_ON, _END = None, 0  # what a callback returns
-_STATUS_LINE = re.compile(rb"HTTP/\S+ +([0-9]{3})\b")
 _TLS_ERRORS = (
     pycurl.E_PEER_FAILED_VERIFICATION,
     pycurl.E_SSL_CACERT_BADFILE,
@@ -59,31 +58,23 @@ class Answer:
     location: str | None = None
     retry_after_s: float | None = None
     named_network: bool = False  # the connection went to a network of allow_networks
+    timed_out: bool = False
 
 
 @dataclass
 class _Seen:
-    """What the callbacks have seen of one request."""
+    """What was seen of one request."""
 
     verdict: tuple[str, str] | None = None  # (status, sentence) that ended it
     refusal: tuple[str, str] | None = None  # of the last address that was not connected to
     named_network: bool = False
-    http_status: int | None = None
-    headers: dict[bytes, bytes] = field(default_factory=dict)
-    header_bytes: int = 0
-    header_lines: int = 0
-    pieces: list[bytes] = field(default_factory=list)
+    head: Head | None = None  # once the body begins, or the answer has ended
     body_bytes: int = 0
 
-    def header(self, name: bytes) -> str | None:
-        """A header of the last answer as text."""
-        value = self.headers.get(name)
-        if value is None:
-            return None
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return value.decode("latin-1")
+    @property
+    def http_status(self) -> int | None:
+        """Of the last answer."""
+        return self.head.http_status if self.head else None
 
 
 class Transfer:
@@ -92,37 +83,64 @@ class Transfer:
     def __init__(self, policy: FetchPolicy, guard: AddressGuard, ca_file: str) -> None:
         self._policy = policy
         self._guard = guard
+        self._token = product_token(policy.user_agent)
         self._seen = _Seen()
+        self._lines: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._limits: tuple[int, ...] = ()
+        self._site_file = False
         self.handle = pycurl.Curl()
         for option, value in _options(policy, ca_file).items():
             self.handle.setopt(option, value)
         self.handle.setopt(pycurl.OPENSOCKETFUNCTION, self._on_open_socket)
-        self.handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
+        # A dozen headers an answer: they are kept by C code, and read once. libcurl stops at 300 kB.
+        self.handle.setopt(pycurl.HEADERFUNCTION, self._lines.append)
         self.handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
 
-    def aim(self, target: Target, left_s: float) -> None:
-        """Make the handle ready for the next request, which has `left_s` seconds."""
+    @property
+    def heard(self) -> bool:
+        """Whether anything of the answer has come."""
+        return bool(self._lines)
+
+    def aim(self, target: Target, left_s: float, *, site_file: bool = False) -> None:
+        """Make the handle ready for the next request, which has `left_s` seconds.
+
+        Of a site's own file (robots.txt, tdmrep.json) only the beginning is read, and its headers bind nobody.
+        """
         self._seen = _Seen()
+        self._lines.clear()
+        self._pieces.clear()
+        self._site_file = site_file
         left_ms = max(1, int(left_s * 1000))
+        limits = left_ms, min(left_ms, int(self._policy.connect_s * 1000)), 0 if site_file else self._policy.max_bytes
+        if limits != self._limits:
+            self._limits = limits
+            self.handle.setopt(pycurl.TIMEOUT_MS, limits[0])
+            self.handle.setopt(pycurl.CONNECTTIMEOUT_MS, limits[1])
+            self.handle.setopt(pycurl.MAXFILESIZE_LARGE, limits[2])
         self.handle.setopt(pycurl.URL, target.url)
-        self.handle.setopt(pycurl.TIMEOUT_MS, left_ms)
-        self.handle.setopt(pycurl.CONNECTTIMEOUT_MS, min(left_ms, int(self._policy.connect_s * 1000)))
 
     def answer(self, code: int, message: str) -> Answer:
         """What the finished request brought; `code` and `message` are libcurl's, 0 for done."""
-        seen, self._seen = self._seen, _Seen()
-        status, error = _judge(seen, code, message)
-        redirects = seen.http_status in _REDIRECTS and not seen.verdict
-        return Answer(
+        seen = self._seen
+        if seen.head is None and self._lines:
+            self._read_head()
+        status, error = self._judge(code, message)
+        head = seen.head or NO_HEAD
+        redirects = head.complete and head.http_status in REDIRECTS and not seen.verdict
+        answer = Answer(
             status,
             error,
-            b"".join(seen.pieces) if status == OK else None,
-            seen.http_status,
-            seen.header(b"content-type"),
-            seen.header(b"location") if redirects else None,
-            _seconds(seen.header(b"retry-after")),
+            b"".join(self._pieces) if status == OK else None,
+            head.http_status,
+            head.header(b"content-type"),
+            head.header(b"location") if redirects else None,
+            retry_after_s(head.header(b"retry-after"), time()),
             seen.named_network,
+            code == pycurl.E_OPERATION_TIMEDOUT,
         )
+        self._pieces.clear()
+        return answer
 
     def _on_open_socket(self, _purpose: int, address: tuple[int, int, int, tuple[str | bytes, int]]) -> object:
         try:
@@ -134,62 +152,70 @@ class Transfer:
             self._seen.named_network = self._guard.names(text)
             return socket.socket(family, kind, protocol)
         except Exception as error:  # nothing may leave a callback
-            self._end(outcomes.CONNECT, f"no socket could be opened: {error}")
+            self._seen.verdict = outcomes.CONNECT, f"no socket could be opened: {error}"
             return pycurl.SOCKET_BAD
 
-    def _on_header(self, line: bytes) -> int | None:
+    def _read_head(self) -> None:
+        """Read the headers, and judge by them whether the body is wanted."""
         seen = self._seen
-        seen.header_bytes += len(line)
-        seen.header_lines += 1
-        if seen.header_bytes > _MOST_HEADER_BYTES or seen.header_lines > _MOST_HEADER_LINES:
-            return self._end(outcomes.BROKEN_ANSWER, "the headers of the answer are too long")
-        status_line = _STATUS_LINE.match(line)
-        if status_line:
-            seen.http_status, seen.headers = int(status_line[1]), {}
-            return _GO_ON
-        name, colon, value = line.partition(b":")
-        if colon:
-            seen.headers[name.strip().lower()] = value.strip()
-            return _GO_ON
-        return _GO_ON if line.strip() else self._on_last_header()
+        seen.head = head = read_head(self._lines)
+        seen.verdict = seen.verdict or head.fault
+        if seen.verdict or head.http_status not in WITH_BODY or self._site_file:
+            return
+        seen.verdict = self._unwanted(head)
 
-    def _on_last_header(self) -> int | None:
-        headers = self._seen.headers
-        if self._seen.http_status in _REDIRECTS and len(headers.get(b"location", b"")) > _MOST_LOCATION_BYTES:
-            return self._end(outcomes.REDIRECTS, "the answer redirects to a URL that is too long")
-        if self._seen.http_status not in _WITH_BODY:
-            return _GO_ON
-        encodings = headers.get(b"content-encoding", b"").lower(), headers.get(b"transfer-encoding", b"").lower()
-        if any(encoding not in (b"", b"identity", b"chunked") for encoding in encodings):
-            return self._end(outcomes.ENCODED, "the answer is compressed, which was not asked for")
-        length = headers.get(b"content-length", b"0")
-        return self._too_large() if length.isdigit() and int(length[:20]) > self._policy.max_bytes else _GO_ON
+    def _unwanted(self, head: Head) -> tuple[str, str] | None:
+        if head.encoded:
+            return outcomes.ENCODED, "the answer is compressed, which was not asked for"
+        if head.length > self._policy.max_bytes:
+            return self._too_large
+        if self._policy.opt_out:
+            directive = robots_tag_refusal(head.all(b"x-robots-tag"), self._token)
+            if directive:
+                return outcomes.OPT_OUT_HEADER, f"the answer's X-Robots-Tag says {directive}"
+            if tdm_reserved(head.header(b"tdm-reservation")):
+                return outcomes.TDM_RESERVED, "the answer's header tdm-reservation reserves the rights"
+        return None
 
     def _on_body(self, piece: bytes) -> int | None:
+        try:
+            seen = self._seen
+            if seen.head is None:
+                self._read_head()
+            seen.body_bytes += len(piece)
+            if seen.verdict:
+                return _END
+            if seen.http_status not in WITH_BODY:
+                return _END if seen.body_bytes > _MOST_IGNORED_BYTES else _GO_ON
+            if seen.body_bytes > (MOST_BYTES if self._site_file else self._policy.max_bytes):
+                seen.verdict = None if self._site_file else self._too_large
+                return _END
+            self._pieces.append(piece)
+            return _GO_ON
+        except Exception as error:  # nothing may leave a callback
+            self._seen.verdict = outcomes.BROKEN_ANSWER, f"the answer could not be read: {error}"
+            return _END
+
+    @property
+    def _too_large(self) -> tuple[str, str]:
+        return outcomes.TOO_LARGE, f"the answer is longer than {self._policy.max_bytes} bytes"
+
+    def _judge(self, code: int, message: str) -> tuple[str, str]:
+        """(status, sentence) of a finished request; an HTTP status says more than how its error page ended."""
         seen = self._seen
-        seen.body_bytes += len(piece)
-        if seen.http_status not in _WITH_BODY:
-            return _END if seen.body_bytes > _MOST_IGNORED_BYTES else _GO_ON
-        if seen.body_bytes > self._policy.max_bytes:
-            return self._too_large()
-        seen.pieces.append(piece)
-        return _GO_ON
-
-    def _too_large(self) -> int:
-        self._seen.pieces.clear()
-        return self._end(outcomes.TOO_LARGE, f"the answer is longer than {self._policy.max_bytes} bytes")
-
-    def _end(self, status: str, error: str) -> int:
-        self._seen.verdict = (status, error)
-        return _END
+        if seen.verdict:
+            return seen.verdict
+        if seen.head and seen.head.complete and seen.http_status not in WITH_BODY:
+            return _without_picture(seen.http_status or 0)
+        if self._site_file and seen.body_bytes > MOST_BYTES:
+            return OK, ""
+        return _judge(seen, code, message)
 
 
 def _judge(seen: _Seen, code: int, message: str) -> tuple[str, str]:
-    """(status, sentence) of a finished request; an HTTP status says more than how its error page ended."""
-    if seen.verdict:
-        return seen.verdict
-    if seen.http_status is not None and seen.http_status not in _WITH_BODY:
-        return _without_picture(seen.http_status)
+    """(status, sentence) of what libcurl says about an answer with a picture, or about none."""
+    if code == 0 and not (seen.head and seen.head.complete):
+        return outcomes.BROKEN_ANSWER, "the answer has no proper head, or ends in it"
     if code == 0:
         return (OK, "") if seen.body_bytes else (outcomes.EMPTY, "the answer has no body")
     if code == pycurl.E_COULDNT_CONNECT and seen.refusal:
@@ -215,6 +241,9 @@ def _options(policy: FetchPolicy, ca_file: str) -> dict[int, object]:
     """What is the same for every request. Cookies, HSTS, netrc and credentials are off: nothing turns them on."""
     return {
         pycurl.NOSIGNAL: 1,
+        pycurl.BUFFERSIZE: _BUFFER_BYTES,
+        pycurl.TCP_NODELAY: 1,
+        pycurl.DNS_CACHE_TIMEOUT: _NAMES_KEPT_S,  # the multi handle's, so all transfers share it
         pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
         pycurl.FOLLOWLOCATION: 0,
         pycurl.PROXY: "",  # proxies from the environment would connect on our behalf, unchecked
@@ -228,15 +257,3 @@ def _options(policy: FetchPolicy, ca_file: str) -> dict[int, object]:
         pycurl.SSL_VERIFYHOST: 2,
         pycurl.CAINFO: ca_file,
     }
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """The pause that a Retry-After header asks for, in seconds or until a date."""
-    if retry_after is None:
-        return None
-    if re.fullmatch("[0-9]+", retry_after):
-        return float(retry_after[:12])
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time())
-    except (ValueError, OverflowError, TypeError):
-        return None

@@ -7,6 +7,7 @@ odd in the part that names the host is refused; in the path and query, what must
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, urljoin
 
 from curation.fetch.outcomes import BAD_URL, UNSAFE_URL
@@ -37,6 +38,11 @@ class Target:
     scheme: str
     host: str  # lower case; an IPv6 address without brackets
     port: int
+
+    @property
+    def site(self) -> str:
+        """Scheme, host and port as they stand in the URL: what a robots.txt is about."""
+        return "/".join(self.url.split("/", 3)[:3])
 
 
 def parse_url(url: str) -> Target:
@@ -71,6 +77,7 @@ def redirected(target: Target, location: str) -> Target:
         raise UrlError(f"the answer redirects to what is no URL: {error}") from error
 
 
+@lru_cache(10_000)
 def _host_and_port(authority: str, default_port: int) -> tuple[str, int]:
     if "@" in authority:
         raise UrlError("the URL holds a user name or password", UNSAFE_URL)

@@ -10,13 +10,17 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from curation.fetch.addresses import parse_networks
+from curation.fetch.addresses import WEB_PORTS, parse_networks
+from curation.fetch.block_lists import load_block_lists
 from curation.fetch.completed import Completed, completed
+from curation.fetch.host_policy import HostLimits, HostPolicy
+from curation.fetch.leased_hosts import LeasedHosts
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.outcomes import PASSING
-from curation.fetch.policy import USER_AGENT, FetchPolicy, HostPolicy
+from curation.fetch.policy import USER_AGENT, FetchPolicy
+from curation.fetch.site_book import SiteBook
 from curation.fetch.to_stored import to_stored
-from curation.operator import Batch, Operator, Output, Resources, setting
+from curation.operator import Batch, Operator, Output, Resources, Workplace, setting
 from schemas.columns import (
     HTTP_STATUS,
     IMAGE,
@@ -40,6 +44,7 @@ class Download(Operator):
     version: ClassVar[int] = 1
     resources: ClassVar[Resources] = Resources(cpus=1, memory_gb=2)
     captured: ClassVar[bool] = True
+    asks_hosts: ClassVar[bool] = True
     passing: ClassVar[frozenset[str]] = PASSING
 
     longest_side_px: int | None = Field(None, description="shrink so that the longest side has at most this", gt=0)
@@ -49,8 +54,15 @@ class Download(Operator):
     timeout_s: float = setting(20.0, "seconds that one attempt may take, redirects included", gt=0)
     retries: int = setting(2, "further attempts after a failure that may pass", ge=0)
     concurrency: int = setting(64, "requests that run at once in one worker", ge=1)
-    per_host: int = setting(8, "requests that one host gets at once from one worker", ge=1)
+    per_host: int = setting(8, "requests that one registered domain gets at once", ge=1)
+    requests_per_s: float | None = setting(None, "requests that one registered domain gets in a second", gt=0)
+    part_deadline_s: float | None = setting(3600.0, "seconds for a part; what is late can be retried", gt=0)
+    robots: bool = setting(True, "heed robots.txt")
+    opt_out: bool = setting(True, "heed X-Robots-Tag (noai, noindex …) and TDM reservations (header, tdmrep.json)")
+    block_domains: str | None = setting(None, "file of domains that are never asked, one a line")
+    block_hashes: str | None = setting(None, "file of SHA-256 or pdq: hashes of pictures that are never stored")
     user_agent: str = setting(USER_AGENT, "what servers are told; name a contact", pattern=r"^[\x20-\x7e]+$")
+    ports: tuple[int, ...] = setting(WEB_PORTS, "ports of the public web that may be connected to")
     allow_networks: tuple[str, ...] = setting((), "private networks that may be connected to, on any port")
 
     @field_validator("allow_networks")
@@ -71,9 +83,20 @@ class Download(Operator):
         """The picture, the digests of what was fetched and of what is stored, and the original's size."""
         return (HTTP_STATUS, SHA256, STORED_SHA256, ORIGINAL_WIDTH_PX, ORIGINAL_HEIGHT_PX, IMAGE)
 
+    def check(self) -> None:
+        """The block lists can be read."""
+        load_block_lists(self.block_domains, self.block_hashes)
+
     def open(self) -> HostPolicy:
-        """The state per host that all fetches of a worker share."""
-        return HostPolicy(self.per_host)
+        """How hosts are treated: what all fetches share."""
+        return self.open_at(Workplace())
+
+    def open_at(self, workplace: Workplace) -> HostPolicy:
+        """The same, with what sites said before, and with its share of the limits where there are other workers."""
+        limits = HostLimits(self.per_host, self.requests_per_s)
+        if workplace.hosts is not None:
+            return LeasedHosts(limits, exchange=partial(workplace.hosts, workplace.store, limits))
+        return HostPolicy(limits, sites=SiteBook(workplace.store))
 
     def run(self, batch: Batch, opened: HostPolicy) -> Output:
         """The outcome of each row of one batch."""
@@ -93,15 +116,21 @@ class Download(Operator):
             timeout_s=self.timeout_s,
             retries=self.retries,
             concurrency=self.concurrency,
+            deadline_s=self.part_deadline_s,
             user_agent=self.user_agent,
+            robots=self.robots,
+            opt_out=self.opt_out,
+            ports=self.ports,
             allow_networks=self.allow_networks,
+            block_lists=load_block_lists(self.block_domains, self.block_hashes),
         )
 
     def _completed(self, batches: Batches, hosts: HostPolicy) -> Generator[Completed, None, None]:
         to_picture = partial(to_stored, longest_side_px=self.longest_side_px, shortest_side_px=self.shortest_side_px)
-        with closing(fetch_once_per_url(self._wanted(batches), self._policy, hosts)) as results:
+        policy = self._policy
+        with closing(fetch_once_per_url(self._wanted(batches), policy, hosts)) as results:
             for wanted, fetched in results:
-                yield from completed(wanted, fetched, to_picture)
+                yield from completed(wanted, fetched, to_picture, policy.block_lists)
 
     def _wanted(self, batches: Batches) -> Iterator[Wanted]:
         for rows, batch in batches:

@@ -9,6 +9,7 @@ captures/<name>.json                   what was taken from one file of a source 
 snapshots/<digest>.json                a source: which rows of which parts are members
 commits/<part>/<operator>-<fp>/<g>.json    one generation of a sidecar
 crashes/<part>/<operator>-<fp>/<row>.json  a row that kills its worker
+robots/<day>/<n>.json                  what sites said about robots and reserved rights on a day
 plans/<plan>/...                       what barriers decided, which shards are written
 runs/<n>.json, finished/<n>.json       runs in the order they started, and what they made
 curated/<name>/...                     the finished data sets
@@ -45,6 +46,11 @@ def sidecar(part: str, operator: str, fingerprint: str, generation: int) -> str:
 def crash(part: str, operator: str, fingerprint: str, number: int) -> str:
     """The record of the n-th row of a part that killed its worker at an operator."""
     return f"crashes/{part}/{operator}-{fingerprint[:16]}/{number:06d}.json"
+
+
+def robots(day: str, number: int) -> str:
+    """The n-th record of what sites said on a day."""
+    return f"robots/{day}/{number:06d}.json"
 
 
 def plan(name: str, what: str) -> str:
