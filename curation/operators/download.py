@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -11,7 +12,9 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from curation.fetch.addresses import parse_networks
-from curation.fetch.completed import Completed, completed
+from curation.fetch.completed import Arrived, Completed, completed
+from curation.fetch.decoding import Decoder, InlineDecoder
+from curation.fetch.isolated import IsolatedDecoder
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.outcomes import PASSING
 from curation.fetch.policy import USER_AGENT, FetchPolicy, HostPolicy
@@ -30,8 +33,17 @@ from schemas.columns import (
 )
 
 _GROUP_ROWS = 64  # completed rows that go on together
+_PATIENCE_S = 0.02  # without a fetch that ends, until we look at what has been decoded meanwhile
 
 Batches = Iterator[tuple[np.ndarray, Batch]]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What all fetches of a worker share: the state per host, and what decodes."""
+
+    hosts: HostPolicy
+    decoder: Decoder
 
 
 class Download(Operator):
@@ -50,6 +62,9 @@ class Download(Operator):
     retries: int = setting(2, "further attempts after a failure that may pass", ge=0)
     concurrency: int = setting(64, "requests that run at once in one worker", ge=1)
     per_host: int = setting(8, "requests that one host gets at once from one worker", ge=1)
+    isolate: bool = setting(
+        True, "decode in a child process, so that no picture can crash, hang or take over the worker; costs 0.1 ms each"
+    )
     user_agent: str = setting(USER_AGENT, "what servers are told; name a contact", pattern=r"^[\x20-\x7e]+$")
     allow_networks: tuple[str, ...] = setting((), "private networks that may be connected to, on any port")
 
@@ -71,16 +86,18 @@ class Download(Operator):
         """The picture, the digests of what was fetched and of what is stored, and the original's size."""
         return (HTTP_STATUS, SHA256, STORED_SHA256, ORIGINAL_WIDTH_PX, ORIGINAL_HEIGHT_PX, IMAGE)
 
-    def open(self) -> HostPolicy:
-        """The state per host that all fetches of a worker share."""
-        return HostPolicy(self.per_host)
+    def open(self) -> _Opened:
+        """The state per host, and the decoder; its process is started with the first picture."""
+        to_picture = partial(to_stored, longest_side_px=self.longest_side_px, shortest_side_px=self.shortest_side_px)
+        decoder = IsolatedDecoder(to_picture) if self.isolate else InlineDecoder(to_picture)
+        return _Opened(HostPolicy(self.per_host), decoder)
 
-    def run(self, batch: Batch, opened: HostPolicy) -> Output:
+    def run(self, batch: Batch, opened: _Opened) -> Output:
         """The outcome of each row of one batch."""
         done = sorted(self._completed(iter([(np.arange(len(batch)), batch)]), opened), key=lambda one: one.row)
         return self._output(done)
 
-    def stream(self, batches: Batches, opened: HostPolicy) -> Iterator[tuple[np.ndarray, Output]]:
+    def stream(self, batches: Batches, opened: _Opened) -> Iterator[tuple[np.ndarray, Output]]:
         """Outcomes in the order in which fetches end; rows that stand together with one URL cost one fetch."""
         with closing(self._completed(batches, opened)) as completed:
             for group in iter(lambda: list(itertools.islice(completed, _GROUP_ROWS)), []):
@@ -97,11 +114,13 @@ class Download(Operator):
             allow_networks=self.allow_networks,
         )
 
-    def _completed(self, batches: Batches, hosts: HostPolicy) -> Generator[Completed, None, None]:
-        to_picture = partial(to_stored, longest_side_px=self.longest_side_px, shortest_side_px=self.shortest_side_px)
-        with closing(fetch_once_per_url(self._wanted(batches), self._policy, hosts)) as results:
-            for wanted, fetched in results:
-                yield from completed(wanted, fetched, to_picture)
+    def _completed(self, batches: Batches, opened: _Opened) -> Generator[Completed, None, None]:
+        with closing(fetch_once_per_url(self._wanted(batches), self._policy, opened.hosts, _PATIENCE_S)) as results:
+            arrivals = (None if result is None else Arrived(*result) for result in results)
+            to_decode = (None if one is None else (one, one.to_decode) for one in arrivals)
+            with closing(opened.decoder.stream(to_decode)) as decoded:
+                for arrived, picture in decoded:
+                    yield from completed(arrived, picture)
 
     def _wanted(self, batches: Batches) -> Iterator[Wanted]:
         for rows, batch in batches:
