@@ -1,4 +1,8 @@
-"""What a decoder's child gives up before it sees its first picture: memory, files, and to outlive its parent."""
+"""What a decoder's child gives up before it sees its first picture: memory, files, and to outlive its parent.
+
+What is left to it: processor time until it is killed, the memory that it is allowed, reading files that its user may
+read, and answering its parent. It has no way to send anything anywhere else.
+"""
 
 import contextlib
 import ctypes
@@ -6,6 +10,8 @@ import os
 import resource
 import signal
 from dataclasses import dataclass
+
+from curation.fetch.syscall_filter import keep_only_decoding
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _MOST_FILES = 64
@@ -39,8 +45,8 @@ def confine(limits: Limits) -> None:
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, _MOST_FILES)
-    _limit(resource.RLIMIT_NPROC, 1)  # does not bind root: the filter of system calls does
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    keep_only_decoding()  # also what RLIMIT_NPROC would be for, which does not bind root and counts codecs' threads
 
 
 def _limit(kind: int, most: int) -> None:
