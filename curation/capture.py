@@ -5,6 +5,7 @@ What is kept of a picture is decided by `to_stored`, as after a download: no met
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from curation.execution.executor import Executor, run_each
-from curation.fetch.to_stored import to_stored
+from curation.fetch.isolated import IsolatedDecoder
+from curation.fetch.to_stored import Stored, to_stored
 from curation.ingest import OURS, Snapshot, Staging, find_snapshot, ingest, load_parts
 from curation.operator import OK
 from curation.sources.source import CapturedRow, CapturedSource
@@ -82,7 +84,7 @@ def _capture(task: _CaptureTask, **_: Any) -> None:
     """Read one file of a source and commit its rows and pictures."""
     pictures = PictureWriter(task.store)
     try:
-        rows = [_captured(row, place, pictures) for place, row in enumerate(task.source.read(task.index))]
+        rows = _captured_rows(task, pictures)
         locations, tars = pictures.finish(None)
     finally:
         pictures.discard()
@@ -96,22 +98,34 @@ def _capture(task: _CaptureTask, **_: Any) -> None:
     task.store.put(layout.capture(task.name), record)
 
 
-def _captured(row: CapturedRow, place: int, pictures: PictureWriter) -> dict[str, Any]:
+def _captured_rows(task: _CaptureTask, pictures: PictureWriter) -> list[dict[str, Any]]:
+    """The rows of one file, in their order; its pictures are as little to be trusted as those of the web."""
+    rows: dict[int, dict[str, Any]] = {}
+    arrivals = (
+        ((place, row), None if row.failure else row.picture) for place, row in enumerate(task.source.read(task.index))
+    )
+    with closing(IsolatedDecoder(to_stored)) as decoder:
+        for (place, row), picture in decoder.stream(arrivals):
+            rows[place] = _captured(row, place, picture, pictures)
+    return [rows[place] for place in sorted(rows)]
+
+
+def _captured(
+    row: CapturedRow, place: int, picture: Stored | DecodeError | None, pictures: PictureWriter
+) -> dict[str, Any]:
     """One row as it stands in the capture's table; its picture goes to the tar."""
     ours: dict[str, Any] = {"url": row.url, "caption": row.caption, "own_key": row.key, "origin": row.origin}
     if row.failure is not None:
         ours["failure"] = f"{row.failure.status}: {row.failure.error}"
     elif row.picture is not None:
         ours["picture_sha256"] = hashlib.sha256(row.picture).hexdigest()
-        try:
-            stored = to_stored(row.picture)
-        except DecodeError as error:
-            ours["failure"] = f"{error.status}: {error}"
-        else:
-            ours["stored_sha256"] = hashlib.sha256(stored.bytes).hexdigest()
-            ours["original_width_px"] = stored.original_width_px
-            ours["original_height_px"] = stored.original_height_px
-            pictures.add(place, ours["picture_sha256"], stored.bytes)
+        if isinstance(picture, DecodeError):
+            ours["failure"] = f"{picture.status}: {picture}"
+        elif picture is not None:
+            ours["stored_sha256"] = hashlib.sha256(picture.bytes).hexdigest()
+            ours["original_width_px"] = picture.original_width_px
+            ours["original_height_px"] = picture.original_height_px
+            pictures.add(place, ours["picture_sha256"], picture.bytes)
     return {OURS + name: value for name, value in ours.items()} | dict(row.extra)
 
 

@@ -1,7 +1,10 @@
-"""From the answer for a URL to the outcome of every row that wants it: digests, the stored picture, a ledger line."""
+"""From the answer for a URL to the outcome of every row that wants it: digests, the stored picture, a ledger line.
+
+`Arrived` is what is known before the picture is decoded, `completed` makes the outcomes of both.
+"""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,41 +32,50 @@ class Completed:
     ledger: dict[str, Any] | None = None
 
 
-def completed(
-    wanted: list[Wanted], fetched: Fetched, to_picture: Callable[[bytes], Stored], block_lists: BlockLists
-) -> Iterator[Completed]:
-    """The outcome of every row of one URL; the ledger has one line for them."""
+class Arrived:
+    """What was fetched for the rows that want it, before it is decoded."""
+
+    def __init__(self, wanted: list[Wanted], fetched: Fetched, block_lists: BlockLists) -> None:
+        self.wanted = wanted
+        self.fetched = fetched
+        self.block_lists = block_lists
+        self.sha256 = "" if fetched.body is None else hashlib.sha256(fetched.body).hexdigest()
+        self.mismatches = [None if fetched.body is None else _mismatch(one, self.sha256) for one in wanted]
+
+    @property
+    def to_decode(self) -> bytes | None:
+        """The bytes to make a picture of; None where there are none, blocked ones, or others than all rows expect."""
+        return self.fetched.body if None in self.mismatches and self.sha256 not in self.block_lists.sha256 else None
+
+
+def completed(arrived: Arrived, picture: Stored | DecodeError | None) -> Iterator[Completed]:
+    """The outcome of every row of one URL; the ledger has one line for them. `picture` is what `to_decode` became."""
+    fetched = arrived.fetched
     values: dict[str, Any] = {HTTP_STATUS.name: fetched.http_status}
-    outcome, picture = Failure(fetched.status, fetched.error) if fetched.body is None else None, None
-    mismatches: list[Failure | None] = [None] * len(wanted)
-    if fetched.body is not None:
-        values[SHA256.name] = hashlib.sha256(fetched.body).hexdigest()
-        mismatches = [_mismatch(one, values[SHA256.name]) for one in wanted]
-        if None in mismatches:  # other bytes than expected are not even decoded
-            outcome, picture = _picture(fetched.body, to_picture, values, block_lists)
-    for place, (one, mismatch) in enumerate(zip(wanted, mismatches, strict=True)):
+    if arrived.sha256:
+        values[SHA256.name] = arrived.sha256
+    outcome, stored = _outcome(arrived, picture), None
+    if outcome is None and isinstance(picture, Stored):
+        stored = picture.bytes
+        values[STORED_SHA256.name] = hashlib.sha256(stored).hexdigest()
+        values[ORIGINAL_WIDTH_PX.name] = picture.original_width_px
+        values[ORIGINAL_HEIGHT_PX.name] = picture.original_height_px
+    for place, (one, mismatch) in enumerate(zip(arrived.wanted, arrived.mismatches, strict=True)):
         failure = mismatch or outcome
         status = failure.status if failure else OK
         ledger = ledger_line(one.key, one.url, fetched, status) if place == 0 and fetched.at else None
-        yield Completed(one.row, values, failure, None if failure else picture, ledger)
+        yield Completed(one.row, values, failure, None if failure else stored, ledger)
 
 
-def _picture(
-    body: bytes, to_picture: Callable[[bytes], Stored], values: dict[str, Any], block_lists: BlockLists
-) -> tuple[Failure | None, bytes | None]:
-    """The stored picture of fetched bytes, its columns put into `values`; or why there is none."""
-    if values[SHA256.name] in block_lists.sha256:
-        return _BLOCKED, None
-    try:
-        stored = to_picture(body)
-    except DecodeError as error:
-        return Failure(error.status, str(error)), None
-    if block_lists.picture(stored.bytes):
-        return _BLOCKED, None
-    values[STORED_SHA256.name] = hashlib.sha256(stored.bytes).hexdigest()
-    values[ORIGINAL_WIDTH_PX.name] = stored.original_width_px
-    values[ORIGINAL_HEIGHT_PX.name] = stored.original_height_px
-    return None, stored.bytes
+def _outcome(arrived: Arrived, picture: Stored | DecodeError | None) -> Failure | None:
+    """Why there is no picture, or none that may be kept; None where there is one."""
+    if arrived.fetched.body is None:
+        return Failure(arrived.fetched.status, arrived.fetched.error)
+    if arrived.sha256 in arrived.block_lists.sha256:
+        return _BLOCKED
+    if isinstance(picture, DecodeError):
+        return Failure(picture.status, str(picture))
+    return _BLOCKED if picture is not None and arrived.block_lists.picture(picture.bytes) else None
 
 
 def _mismatch(wanted: Wanted, sha256: str) -> Failure | None:

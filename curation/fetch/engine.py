@@ -36,9 +36,12 @@ _PATIENCE_S = 1.0  # libcurl waits for name look-ups that hang before it lets go
 _DROPPED = "dropped"  # how a request ends that nobody waits for any more
 
 
-def fetch(requests: Iterator[Request], policy: FetchPolicy, hosts: HostPolicy) -> Generator[Fetched, None, None]:
+def fetch(
+    requests: Iterator[Request], policy: FetchPolicy, hosts: HostPolicy, patience_s: float | None = None
+) -> Generator[Fetched | None, None, None]:
     """What comes of each request, in the order in which they end; exactly one result per request.
 
+    Who has more to wait for than fetches gets a None whenever none has ended for `patience_s`.
     Requests are drawn ahead of the results. When the iterator is closed, running transfers are dropped. Raises
     RunError where nothing can be fetched at all (no certificates on this machine, a resolver that does not work).
     """
@@ -53,8 +56,9 @@ def fetch(requests: Iterator[Request], policy: FetchPolicy, hosts: HostPolicy) -
                 under_way += 1
             if not under_way:
                 return
-            yield engine.next_result()
-            under_way -= 1
+            result = engine.next_result(patience_s)
+            under_way -= result is not None
+            yield result
     finally:
         engine.close()
 
@@ -89,9 +93,12 @@ class _Engine(threading.Thread):
         self._inbox.append(request)
         self._loop.ring()
 
-    def next_result(self) -> Fetched:
-        """Wait for the next result."""
-        result = self._outbox.get()
+    def next_result(self, patience_s: float | None = None) -> Fetched | None:
+        """Wait for the next result, but no longer than that."""
+        try:
+            result = self._outbox.get(timeout=patience_s)
+        except queue.Empty:
+            return None
         if isinstance(result, PairmillError):
             raise result
         if isinstance(result, BaseException):

@@ -22,9 +22,12 @@ class Wanted:
 
 
 def fetch_once_per_url(
-    wanted: Iterable[Wanted], policy: FetchPolicy, hosts: HostPolicy
-) -> Generator[tuple[list[Wanted], Fetched], None, None]:
-    """Each run of rows with one URL and what came of it, in the order in which fetches end."""
+    wanted: Iterable[Wanted], policy: FetchPolicy, hosts: HostPolicy, patience_s: float | None = None
+) -> Generator[tuple[list[Wanted], Fetched] | None, None, None]:
+    """Each run of rows with one URL and what came of it, in the order in which fetches end.
+
+    With `patience_s`, a None says that nothing ended for so long.
+    """
     from curation.fetch.engine import fetch
 
     waiting: dict[int, list[Wanted]] = {}
@@ -38,9 +41,9 @@ def fetch_once_per_url(
             else:
                 without_url.append(list(rows))
 
-    with closing(fetch(requests(), policy, hosts)) as results:
+    with closing(fetch(requests(), policy, hosts, patience_s)) as results:
         for fetched in results:
-            yield waiting.pop(fetched.row), fetched
+            yield (waiting.pop(fetched.row), fetched) if fetched is not None else None
             while without_url:
                 yield without_url.popleft(), _NO_URL
     for rows in without_url:

@@ -30,8 +30,14 @@ HTTP_4XX, HTTP_5XX, HTTP_OTHER = "http_4xx", "http_5xx", "http_other"
 
 # Tried again at once, a few times, with growing pauses.
 RETRIED = frozenset({DNS, CONNECT, TIMEOUT, TOO_SLOW, BROKEN_ANSWER, HTTP_408, HTTP_429, HTTP_5XX})
+# What a picture did to its decoder, in company and alone: it may pass with another version, more memory, less load.
+DECODE_CRASH, DECODE_TIMEOUT, DECODE_OOM = "decode_crash", "decode_timeout", "decode_oom"
 # Tried again only when the user asks for it: what may pass, and what hangs on a setting (allow_networks) or a clock.
-PASSING = RETRIED | {NO_SUCH_HOST, HOST_DOWN, DEADLINE, ROBOTS_UNREACHABLE, TLS, UNSAFE_ADDRESS, UNSAFE_PORT}
+PASSING = (
+    RETRIED
+    | {NO_SUCH_HOST, HOST_DOWN, DEADLINE, ROBOTS_UNREACHABLE, TLS, UNSAFE_ADDRESS, UNSAFE_PORT}
+    | {DECODE_CRASH, DECODE_TIMEOUT, DECODE_OOM}
+)
 
 
 @dataclass(frozen=True)
