@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from curation.fetch.picture_form import PictureForm
+from curation.fetch.picture_layout import shrunk_size
 from curation.fetch.strip_metadata import orientation, without_metadata
-from curation.fetch.to_stored import shrunk_size, to_stored
+from curation.fetch.to_stored import to_stored
 from schemas.pixels import MOST_PIXELS, VERSION, DecodeError, decode, picture_size, stored_format
 
 GOLDEN_VERSION = 1
@@ -166,7 +168,7 @@ def test_what_needs_no_change_keeps_every_pixel_and_loses_its_metadata(kind: str
     if kind == "JPEG":
         options["comment"] = b"SecretComment"
     fetched = encoded(photo(), kind, **options) + b"SecretTail"
-    stored = to_stored(fetched, longest_side_px=40, shortest_side_px=40)
+    stored = to_stored(fetched, PictureForm(longest_side_px=40, shortest_side_px=40))
     assert b"Secret" in fetched
     assert b"Secret" not in stored.bytes
     assert b"Exif" not in stored.bytes
@@ -227,7 +229,7 @@ def test_an_animation_becomes_its_first_frame() -> None:
 
 def test_a_shrunk_picture_looks_like_the_original_and_is_a_plain_jpeg() -> None:
     image = photo((640, 480))
-    stored = to_stored(encoded(image, "PNG", exif=with_gps()), shortest_side_px=120)
+    stored = to_stored(encoded(image, "PNG", exif=with_gps()), PictureForm(shortest_side_px=120))
     assert picture_size(stored.bytes) == (160, 120)
     expected = np.asarray(image.resize((160, 120), Image.Resampling.BOX)).astype(int)
     assert np.abs(decode(stored.bytes).astype(int) - expected).mean() < 3
@@ -238,7 +240,7 @@ def test_a_shrunk_picture_looks_like_the_original_and_is_a_plain_jpeg() -> None:
 
 
 def test_a_turned_picture_is_shrunk_by_its_upright_sides() -> None:
-    stored = to_stored(encoded(photo((80, 40)), "JPEG", exif=with_gps(6)), longest_side_px=20)
+    stored = to_stored(encoded(photo((80, 40)), "JPEG", exif=with_gps(6)), PictureForm(longest_side_px=20))
     assert picture_size(stored.bytes) == (10, 20)
 
 

@@ -14,6 +14,7 @@ from curation.fetch.addresses import parse_networks
 from curation.fetch.completed import Completed, completed
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.outcomes import PASSING
+from curation.fetch.picture_form import PictureForm
 from curation.fetch.policy import USER_AGENT, FetchPolicy, HostPolicy
 from curation.fetch.to_stored import to_stored
 from curation.operator import Batch, Operator, Output, Resources, setting
@@ -34,16 +35,14 @@ _GROUP_ROWS = 64  # completed rows that go on together
 Batches = Iterator[tuple[np.ndarray, Batch]]
 
 
-class Download(Operator):
+class Download(Operator, PictureForm):
     """Fetches each picture over HTTP and stores it, shrunk if asked for, without metadata."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     resources: ClassVar[Resources] = Resources(cpus=1, memory_gb=2)
     captured: ClassVar[bool] = True
     passing: ClassVar[frozenset[str]] = PASSING
 
-    longest_side_px: int | None = Field(None, description="shrink so that the longest side has at most this", gt=0)
-    shortest_side_px: int | None = Field(None, description="shrink so that the shortest side has at most this", gt=0)
     expect_sha256: str | None = Field(None, description="column with the SHA-256 that the fetched bytes must have")
     max_bytes: int = Field(20 * 2**20, description="longer answers fail as too_large", gt=0)
     timeout_s: float = setting(20.0, "seconds that one attempt may take, redirects included", gt=0)
@@ -97,8 +96,12 @@ class Download(Operator):
             allow_networks=self.allow_networks,
         )
 
+    @property
+    def _form(self) -> PictureForm:
+        return PictureForm(**{name: getattr(self, name) for name in PictureForm.model_fields})
+
     def _completed(self, batches: Batches, hosts: HostPolicy) -> Generator[Completed, None, None]:
-        to_picture = partial(to_stored, longest_side_px=self.longest_side_px, shortest_side_px=self.shortest_side_px)
+        to_picture = partial(to_stored, form=self._form)
         with closing(fetch_once_per_url(self._wanted(batches), self._policy, hosts)) as results:
             for wanted, fetched in results:
                 yield from completed(wanted, fetched, to_picture)
