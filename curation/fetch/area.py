@@ -27,7 +27,7 @@ def shrink(pixels_HWC: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _shrink(source: np.ndarray, channels: int, height: int, width: int, out: np.ndarray) -> None:
+def _shrink(source, channels, height, width, out):  # type: ignore[no-untyped-def]
     values = source.shape[1]
     top, down = _taps(source.shape[0], height)
     left, across = _taps(values // channels, width)
@@ -44,7 +44,7 @@ def _shrink(source: np.ndarray, channels: int, height: int, width: int, out: np.
 
 
 @njit(cache=True, nogil=True)
-def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
+def _taps(source, target):  # type: ignore[no-untyped-def]
     """For each target place the first source place, and the weights of that and the next ones (float32).
 
     All places have the same number of weights, the missing ones being 0, so that loops over them are predictable.
@@ -63,7 +63,7 @@ def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def _average_rows(source: np.ndarray, top: int, weights: np.ndarray, row: np.ndarray) -> None:
+def _average_rows(source, top, weights, row):  # type: ignore[no-untyped-def]
     """The weighted sum of some source rows, four at a time, so that sums stay in registers."""
     for k in range(0, weights.size, 4):
         rest = weights.size - k
@@ -119,7 +119,7 @@ def _average_colours(rows, values, left, across, out, at):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True)
-def _interleave(rows: np.ndarray, values: int, beside: np.ndarray) -> None:
+def _interleave(rows, values, beside):  # type: ignore[no-untyped-def]
     for i in range(values):
         beside[4 * i] = rows[i]
         beside[4 * i + 1] = rows[i + values]

@@ -59,6 +59,19 @@ def add_weighted(_typing, lanes, values, at, weight):  # type: ignore[no-untyped
 
 
 @intrinsic
+def put_lanes(_typing, lanes, values, at):  # type: ignore[no-untyped-def]
+    """Write the four lanes into the flat float32 array `values` from index `at`."""
+
+    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        lanes, values, at = arguments
+        place = _place(context, builder, signature.args[1], values, at)
+        builder.store(lanes, builder.bitcast(place, _FLOATS.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(lanes, values, types.intp), build
+
+
+@intrinsic
 def put_pixel(_typing, lanes, pixels, at):  # type: ignore[no-untyped-def]
     """Write the first three lanes, which lie from 0 to 255, rounded into the flat uint8 array from index `at`."""
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
 
+from curation.fetch.picture_layout import Size
 from curation.fetch.strip_metadata import Bare, BrokenStructure, jpeg_exif, orientation, without_metadata
 from schemas.pixels import (
     DECODE_ERROR,
@@ -24,11 +25,12 @@ from schemas.pixels import (
     require_within_limits,
 )
 
+if TYPE_CHECKING:
+    from curation.fetch.jpeg_planes import Planes
+
 _FETCHED_FORMATS = (*FORMATS, "GIF", "AVIF")
 _JPEG, _GIF = b"\xff\xd8\xff", (b"GIF87a", b"GIF89a")
 _DECODED_BY_TURBO = {"YCbCr": "BGR", "RGB": "BGR", "Gray": "GRAY"}  # by a JPEG's colour space
-
-Size = tuple[int, int]  # width_px, height_px
 
 
 class OpenedPicture(Protocol):
@@ -51,6 +53,9 @@ class OpenedPicture(Protocol):
 
     def pixels(self, at_least: Size | None = None) -> np.ndarray:
         """uint8 pixels_HWC, BGR or grey, alpha on white; may be smaller than the file's, but not below `at_least`."""
+
+    def planes(self) -> "Planes | None":
+        """Brightness and colours of a JPEG as it has them; None where there are none, or where it is damaged."""
 
 
 @contextmanager
@@ -103,6 +108,9 @@ class _ByPillow:
     def require_decodable(self) -> None:
         self.image.load()
 
+    def planes(self) -> None:
+        return None
+
     def pixels(self, _at_least: Size | None = None) -> np.ndarray:
         if self.bare and self.bare.format == "webp":
             return _webp_pixels(self.bare.data)
@@ -143,6 +151,11 @@ class _Jpeg:
 
     def pixels(self, at_least: Size | None = None) -> np.ndarray:
         return self._decoded(self.colours, at_least)
+
+    def planes(self) -> "Planes | None":
+        from curation.fetch.jpeg_planes import decode_planes
+
+        return decode_planes(self.fetched)
 
     def _decoded(self, colours: str, at_least: Size | None) -> np.ndarray:
         import simplejpeg

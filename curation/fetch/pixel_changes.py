@@ -15,20 +15,18 @@ def turned_size(size: Size, turn: int) -> Size:
     return size[::-1] if turn in _SWAPS_SIDES else size
 
 
-def scaled(pixels_HWC: np.ndarray, size: Size, *, area: bool) -> np.ndarray:
-    """The pixels in another size: averaged over areas, or by Lanczos where that would have to enlarge."""
-    height_px, width_px, channels = pixels_HWC.shape
+def scaled(pixels_HWC: np.ndarray, size: Size) -> np.ndarray:
+    """The pixels in another size: averaged over areas, or by Lanczos where a side grows."""
+    height_px, width_px, _ = pixels_HWC.shape
     if size == (width_px, height_px):
         return pixels_HWC
-    if area and size[0] <= width_px and size[1] <= height_px:
+    if size[0] <= width_px and size[1] <= height_px:
         from curation.fetch.area import shrink
 
         return shrink(pixels_HWC, *size)
-    import cv2
+    from curation.fetch.lanczos import enlarge
 
-    cv2.setNumThreads(1)  # workers share the cores already
-    kind = cv2.INTER_AREA if area else cv2.INTER_LANCZOS4
-    return cv2.resize(np.ascontiguousarray(pixels_HWC), size, interpolation=kind).reshape(size[1], size[0], channels)
+    return enlarge(pixels_HWC, *size)
 
 
 def turned(pixels_HWC: np.ndarray, turn: int) -> np.ndarray:

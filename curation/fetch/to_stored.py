@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from curation.fetch.opened_picture import OpenedPicture, open_fetched
 from curation.fetch.picture_form import AS_THEY_COME, PictureForm
-from curation.fetch.picture_layout import Layout, layout
+from curation.fetch.picture_layout import Layout, Size, layout
 from curation.fetch.pixel_changes import encoded, framed, scaled, turned, turned_size
 from schemas.pixels import DecodeError, require_within_limits
 
@@ -35,6 +35,10 @@ def to_stored(fetched: bytes, form: PictureForm = AS_THEY_COME) -> Stored:
     Raises schemas.pixels.DecodeError with status `not_an_image`, `decode_error` or `too_many_pixels`, and, where the
     form asks for them, `too_small`, `too_large_area`, `bad_aspect_ratio` or `needs_reencoding`.
     """
+    if form.decode == "planes":
+        from curation.fetch.jpeg_planes import turbojpeg
+
+        turbojpeg()  # a machine without it must not store other bytes in silence
     with open_fetched(fetched) as picture:
         width_px, height_px = turned_size(picture.size, picture.turn)
         form.require_wanted(width_px, height_px)
@@ -61,8 +65,22 @@ def _as_it_came(picture: OpenedPicture, wanted: Layout, form: PictureForm) -> tu
 def _anew(picture: OpenedPicture, wanted: Layout, form: PictureForm) -> tuple[bytes, str]:
     """The picture in its wanted layout and the format it is encoded in."""
     target = turned_size(wanted.scaled, picture.turn)
+    if form.decode == "planes" and wanted.shrinks and wanted.frame == wanted.scaled and form.encoded_as == "jpg":
+        jpeg = _by_planes(picture, target, form.quality)
+        if jpeg is not None:
+            return jpeg, "jpg"
     by_dct = form.decode == "scaled" and wanted.shrinks
-    pixels_HWC = picture.pixels((_MARGIN * target[0], _MARGIN * target[1]) if by_dct else None)
-    pixels_HWC = scaled(pixels_HWC, target, area=wanted.shrinks)
+    pixels_HWC = scaled(picture.pixels((_MARGIN * target[0], _MARGIN * target[1]) if by_dct else None), target)
     upright_HWC = framed(turned(pixels_HWC, picture.turn), wanted.frame)
     return encoded(upright_HWC, form.encoded_as, form.quality), form.encoded_as
+
+
+def _by_planes(picture: OpenedPicture, target: Size, quality: int) -> bytes | None:
+    """The JPEG of that size made from a JPEG's planes; None where there are none."""
+    from curation.fetch.jpeg_planes import encode_planes, shrink_planes
+
+    planes = picture.planes()
+    if planes is None:
+        return None
+    y, cb, cr = (turned(plane_HW[:, :, None], picture.turn)[:, :, 0] for plane_HW in shrink_planes(planes, target))
+    return encode_planes((y, cb, cr), quality)
