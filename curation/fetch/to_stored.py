@@ -35,10 +35,7 @@ def to_stored(fetched: bytes, form: PictureForm = AS_THEY_COME) -> Stored:
     Raises schemas.pixels.DecodeError with status `not_an_image`, `decode_error` or `too_many_pixels`, and, where the
     form asks for them, `too_small`, `too_large_area`, `bad_aspect_ratio` or `needs_reencoding`.
     """
-    if form.decode == "planes":
-        from curation.fetch.jpeg_planes import turbojpeg
-
-        turbojpeg()  # a machine without it must not store other bytes in silence
+    require_decoder(form)
     with open_fetched(fetched) as picture:
         width_px, height_px = turned_size(picture.size, picture.turn)
         form.require_wanted(width_px, height_px)
@@ -47,6 +44,14 @@ def to_stored(fetched: bytes, form: PictureForm = AS_THEY_COME) -> Stored:
             require_within_limits(*size)  # enlarging a thin line can take any amount of memory
         data, name = _as_it_came(picture, wanted, form) or _anew(picture, wanted, form)
         return Stored(data, name, width_px, height_px)
+
+
+def require_decoder(form: PictureForm) -> None:
+    """Raise RunError where this machine lacks what the form needs: it must not store other bytes in silence."""
+    if form.decode == "planes":
+        from curation.fetch.jpeg_planes import turbojpeg
+
+        turbojpeg()
 
 
 def _as_it_came(picture: OpenedPicture, wanted: Layout, form: PictureForm) -> tuple[bytes, str] | None:

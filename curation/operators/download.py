@@ -16,7 +16,7 @@ from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.outcomes import PASSING
 from curation.fetch.picture_form import PictureForm
 from curation.fetch.policy import USER_AGENT, FetchPolicy, HostPolicy
-from curation.fetch.to_stored import to_stored
+from curation.fetch.to_stored import require_decoder, to_stored
 from curation.operator import Batch, Operator, Output, Resources, setting
 from schemas.columns import (
     HTTP_STATUS,
@@ -71,7 +71,8 @@ class Download(Operator, PictureForm):
         return (HTTP_STATUS, SHA256, STORED_SHA256, ORIGINAL_WIDTH_PX, ORIGINAL_HEIGHT_PX, IMAGE)
 
     def open(self) -> HostPolicy:
-        """The state per host that all fetches of a worker share."""
+        """The state per host that all fetches of a worker share. Raises RunError."""
+        require_decoder(self._form)
         return HostPolicy(self.per_host)
 
     def run(self, batch: Batch, opened: HostPolicy) -> Output:
