@@ -13,24 +13,31 @@ from curation.fetch.lanes import add_weighted, put_down, put_pixel, zeros
 _ROWS = 4  # target rows that are averaged across together
 
 
-def shrink(pixels_HWC: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
-    """uint8 pixels of 1 or 3 channels averaged to a size that is at most theirs on both sides."""
+def shrink(
+    pixels_HWC: np.ndarray, width_px: int, height_px: int, steps: tuple[float, float] | None = None
+) -> np.ndarray:
+    """uint8 pixels of 1 or 3 channels averaged to a size that is at most theirs on both sides.
+
+    `steps` says how many source places a target place covers across and down, where that is not the sizes' quotient:
+    half of 99 pixels of colour are 50 places, of which the last one lies half beyond the edge.
+    """
     source_height_px, source_width_px, channels = pixels_HWC.shape
     assert channels in (1, 3), "only grey and RGB are averaged"
     assert 0 < width_px <= source_width_px, "an area average does not enlarge"
     assert 0 < height_px <= source_height_px, "an area average does not enlarge"
+    step_x, step_y = steps or (source_width_px / width_px, source_height_px / height_px)
     lines = -height_px % _ROWS + height_px
     shrunk_HWC = np.empty((lines, width_px, channels), np.uint8)
     source = np.ascontiguousarray(pixels_HWC).reshape(source_height_px, -1)
-    _shrink(source, channels, height_px, width_px, shrunk_HWC.reshape(-1))
+    _shrink(source, channels, height_px, width_px, step_x, step_y, shrunk_HWC.reshape(-1))
     return shrunk_HWC[:height_px]
 
 
 @njit(cache=True, nogil=True)
-def _shrink(source, channels, height, width, out):  # type: ignore[no-untyped-def]
+def _shrink(source, channels, height, width, step_x, step_y, out):  # type: ignore[no-untyped-def]
     values = source.shape[1]
-    top, down = _taps(source.shape[0], height)
-    left, across = _taps(values // channels, width)
+    top, down = _taps(source.shape[0], height, step_y)
+    left, across = _taps(values // channels, width, step_x)
     rows = np.zeros(_ROWS * values + 4, np.float32)  # of a pixel's 3 values, 4 are read
     beside = np.empty(0 if channels == 3 else _ROWS * values, np.float32)
     for y in range(0, height, _ROWS):
@@ -44,21 +51,20 @@ def _shrink(source, channels, height, width, out):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, nogil=True)
-def _taps(source, target):  # type: ignore[no-untyped-def]
+def _taps(source, target, step):  # type: ignore[no-untyped-def]
     """For each target place the first source place, and the weights of that and the next ones (float32).
 
     All places have the same number of weights, the missing ones being 0, so that loops over them are predictable.
     """
-    scale = source / target
-    count = source // target if source % target == 0 else min(source, int(scale) + 2)
+    count = min(source, int(step) + (0 if step == int(step) else 2))
     first = np.empty(target, np.int64)
     weights = np.zeros((target, count), np.float32)
     for i in range(target):
-        start, end = i * source / target, (i + 1) * source / target
+        start, end = i * step, min((i + 1) * step, float(source))
         first[i] = min(int(start + 1e-9), source - count)
         for k in range(count):
             place = float(first[i] + k)
-            weights[i, k] = max(0.0, min(end, place + 1) - max(start, place)) / scale
+            weights[i, k] = max(0.0, min(end, place + 1) - max(start, place)) / (end - start)
     return first, weights
 
 

@@ -62,8 +62,10 @@ def decode_planes(jpeg: bytes) -> Planes | None:
 
 def shrink_planes(planes: Planes, size: Size) -> Planes:
     """The planes averaged to a smaller picture, colour to half of it."""
-    half = ((size[0] + 1) // 2, (size[1] + 1) // 2)
-    y, cb, cr = (_shrunk(plane_HW, wanted) for plane_HW, wanted in zip(planes, (size, half, half), strict=True))
+    height_px, width_px = planes[0].shape
+    y, cb, cr = (
+        _shrunk(plane_HW, (width_px, height_px), size, part) for plane_HW, part in zip(planes, (1, 2, 2), strict=True)
+    )
     return y, cb, cr
 
 
@@ -100,12 +102,19 @@ def _pointers(planes: "Planes | list[np.ndarray]") -> tuple[ctypes.Array[ctypes.
     return (ctypes.c_void_p * 3)(*(plane_HW.ctypes.data for plane_HW in straight)), straight
 
 
-def _shrunk(plane_HW: np.ndarray, size: Size) -> np.ndarray:
-    """A plane in a smaller size; one whose colour is already coarser than asked for is enlarged."""
-    if size == plane_HW.shape[::-1]:
-        return plane_HW
-    if size[0] <= plane_HW.shape[1] and size[1] <= plane_HW.shape[0]:
-        return shrink(plane_HW[:, :, np.newaxis], *size)[:, :, 0]
+def _shrunk(plane_HW: np.ndarray, source: Size, target: Size, part: int) -> np.ndarray:
+    """A plane of the source picture in the size it has when it holds one place for `part` pixels of the target.
+
+    A plane whose colour is coarser than that already is enlarged.
+    """
+    size: list[int] = []
+    steps: list[float] = []
+    for places, source_px, target_px in zip(plane_HW.shape[::-1], source, target, strict=True):
+        size.append(-(-target_px // part))
+        coarser = -(-source_px // places)  # pixels of the source that a place stands for
+        steps.append(source_px / coarser / (target_px / part))
+    if min(steps) >= 1:
+        return shrink(plane_HW[:, :, np.newaxis], size[0], size[1], (steps[0], steps[1]))[:, :, 0]
     from curation.fetch.lanczos import enlarge
 
-    return enlarge(plane_HW[:, :, np.newaxis], *size)[:, :, 0]
+    return enlarge(plane_HW[:, :, np.newaxis], size[0], size[1])[:, :, 0]

@@ -70,7 +70,7 @@ def _as_it_came(picture: OpenedPicture, wanted: Layout, form: PictureForm) -> tu
 def _anew(picture: OpenedPicture, wanted: Layout, form: PictureForm) -> tuple[bytes, str]:
     """The picture in its wanted layout and the format it is encoded in."""
     target = turned_size(wanted.scaled, picture.turn)
-    if form.decode == "planes" and wanted.shrinks and wanted.frame == wanted.scaled and form.encoded_as == "jpg":
+    if form.decode == "planes" and _fits_planes(picture, wanted, form):
         jpeg = _by_planes(picture, target, form.quality)
         if jpeg is not None:
             return jpeg, "jpg"
@@ -80,12 +80,15 @@ def _anew(picture: OpenedPicture, wanted: Layout, form: PictureForm) -> tuple[by
     return encoded(upright_HWC, form.encoded_as, form.quality), form.encoded_as
 
 
+def _fits_planes(picture: OpenedPicture, wanted: Layout, form: PictureForm) -> bool:
+    """Whether nothing is asked for that colour of half the size makes difficult: odd pictures turned, cut or padded."""
+    as_it_lies = picture.turn == 1 and wanted.frame == wanted.scaled
+    return as_it_lies and wanted.shrinks and form.encoded_as == "jpg"
+
+
 def _by_planes(picture: OpenedPicture, target: Size, quality: int) -> bytes | None:
     """The JPEG of that size made from a JPEG's planes; None where there are none."""
     from curation.fetch.jpeg_planes import encode_planes, shrink_planes
 
     planes = picture.planes()
-    if planes is None:
-        return None
-    y, cb, cr = (turned(plane_HW[:, :, None], picture.turn)[:, :, 0] for plane_HW in shrink_planes(planes, target))
-    return encode_planes((y, cb, cr), quality)
+    return None if planes is None else encode_planes(shrink_planes(planes, target), quality)
