@@ -1,7 +1,8 @@
 """Fetched bytes behind a checked header: size, orientation, the form without metadata, and then the pixels.
 
-JPEGs go to libjpeg-turbo directly, WebP to OpenCV, everything else to Pillow, which is also asked about all that the
-others refuse: it decides what is a picture. Pixels are BGR (or grey), as OpenCV and so img2dataset has them.
+JPEGs go to libjpeg-turbo directly, usual PNGs to a decoder of our own, WebP to OpenCV, everything else to Pillow. It
+is also asked about all that the others refuse, and decides what is a picture. Pixels are BGR (or grey), as OpenCV and
+so img2dataset has them.
 """
 
 from collections.abc import Iterator
@@ -114,6 +115,9 @@ class _ByPillow:
     def pixels(self, _at_least: Size | None = None) -> np.ndarray:
         if self.bare and self.bare.format == "webp":
             return _webp_pixels(self.bare.data)
+        plain_HWC = _plain_png_pixels(self.bare.data) if self.bare and self.bare.format == "png" else None
+        if plain_HWC is not None:
+            return plain_HWC
         if self.image.mode == "L" and not self.image.has_transparency_data:
             return np.asarray(self.image)[:, :, np.newaxis]
         return np.asarray(on_white(self.image))[:, :, ::-1]
@@ -168,6 +172,12 @@ class _Jpeg:
         except ValueError:  # warnings count: a file that is cut short would become grey below
             with _opened_by_pillow(self.fetched) as picture:
                 return picture.pixels()
+
+
+def _plain_png_pixels(picture: bytes) -> np.ndarray | None:
+    from curation.fetch.plain_png import decode_plain_png
+
+    return decode_plain_png(picture)
 
 
 def _webp_pixels(picture: bytes) -> np.ndarray:
