@@ -57,7 +57,7 @@ def _inflated(deflated: bytes, size_bytes: int) -> bytearray | None:
     inflater = isal_zlib.decompressobj()
     try:
         lines = inflater.decompress(deflated, size_bytes + 1)
-    except isal_zlib.error:
+    except isal_zlib.error:  # type: ignore[misc]  # its stub has an instance there
         return None
     return bytearray(lines) if inflater.eof and len(lines) == size_bytes else None
 
