@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from curation.fetch.picture_form import PictureForm
 from curation.fetch.picture_layout import layout
+from curation.fetch.readiness import make_ready
 from curation.fetch.to_stored import to_stored
 from curation.operators.download import Download
 from schemas.errors import RunError
@@ -293,3 +294,27 @@ def test_a_form_goes_between_processes() -> None:
     form = PictureForm(resize="border", image_size_px=256)
     assert pickle.loads(pickle.dumps(form)) == form
     assert hash(form) == hash(PictureForm(resize="border", image_size_px=256))
+
+
+def test_once_ready_nothing_is_compiled_any_more() -> None:
+    from curation.fetch import area, lanczos, plain_png
+
+    def compiled() -> dict[str, int]:
+        functions = [f for module in (area, lanczos, plain_png) for f in vars(module).values()]
+        return {f.__name__: len(f.signatures) for f in functions if hasattr(f, "signatures")}
+
+    make_ready(PictureForm())
+    before = compiled()
+    assert before["_shrink"] == before["_enlarge"] == before["_undo_filters"] == 1
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "AVIF"):
+        for pixels in (soft(64, 48), soft(64, 48, 1)):
+            for form in (PictureForm(shortest_side_px=20), PictureForm(resize="border", image_size_px=99)):
+                to_stored(file(pixels, kind), form)
+    to_stored(png_of_16_bits(), PictureForm(resize="border", image_size_px=99))
+    assert compiled() == before
+
+
+def png_of_16_bits() -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100).save(target, "PNG")
+    return target.getvalue()

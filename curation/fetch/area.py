@@ -28,7 +28,7 @@ def shrink(
     step_x, step_y = steps or (source_width_px / width_px, source_height_px / height_px)
     lines = -height_px % _ROWS + height_px
     shrunk_HWC = np.empty((lines, width_px, channels), np.uint8)
-    source = np.ascontiguousarray(pixels_HWC).reshape(source_height_px, -1)
+    source = np.require(pixels_HWC, np.uint8, ["C", "W"]).reshape(source_height_px, -1)
     _shrink(source, channels, height_px, width_px, step_x, step_y, shrunk_HWC.reshape(-1))
     return shrunk_HWC[:height_px]
 

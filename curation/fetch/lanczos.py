@@ -18,7 +18,7 @@ def enlarge(pixels_HWC: np.ndarray, width_px: int, height_px: int) -> np.ndarray
     source_height_px, _, channels = pixels_HWC.shape
     assert channels in (1, 3), "only grey and RGB are interpolated"
     enlarged_HWC = np.empty((height_px, width_px, channels), np.uint8)
-    source = np.ascontiguousarray(pixels_HWC).reshape(source_height_px, -1)
+    source = np.require(pixels_HWC, np.uint8, ["C", "W"]).reshape(source_height_px, -1)
     _enlarge(source, channels, enlarged_HWC.reshape(height_px, -1))
     return enlarged_HWC
 

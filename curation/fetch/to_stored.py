@@ -13,6 +13,7 @@ from curation.fetch.opened_picture import OpenedPicture, open_fetched
 from curation.fetch.picture_form import AS_THEY_COME, PictureForm
 from curation.fetch.picture_layout import Layout, Size, layout
 from curation.fetch.pixel_changes import encoded, framed, scaled, turned, turned_size
+from curation.fetch.readiness import require_decoder
 from schemas.pixels import DecodeError, require_within_limits
 
 NEEDS_REENCODING = "needs_reencoding"
@@ -44,14 +45,6 @@ def to_stored(fetched: bytes, form: PictureForm = AS_THEY_COME) -> Stored:
             require_within_limits(*size)  # enlarging a thin line can take any amount of memory
         data, name = _as_it_came(picture, wanted, form) or _anew(picture, wanted, form)
         return Stored(data, name, width_px, height_px)
-
-
-def require_decoder(form: PictureForm) -> None:
-    """Raise RunError where this machine lacks what the form needs: it must not store other bytes in silence."""
-    if form.decode == "planes":
-        from curation.fetch.jpeg_planes import turbojpeg
-
-        turbojpeg()
 
 
 def _as_it_came(picture: OpenedPicture, wanted: Layout, form: PictureForm) -> tuple[bytes, str] | None:

@@ -16,7 +16,8 @@ from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.outcomes import PASSING
 from curation.fetch.picture_form import PictureForm
 from curation.fetch.policy import USER_AGENT, FetchPolicy, HostPolicy
-from curation.fetch.to_stored import require_decoder, to_stored
+from curation.fetch.readiness import make_ready
+from curation.fetch.to_stored import to_stored
 from curation.operator import Batch, Operator, Output, Resources, setting
 from schemas.columns import (
     HTTP_STATUS,
@@ -72,7 +73,7 @@ class Download(Operator, PictureForm):
 
     def open(self) -> HostPolicy:
         """The state per host that all fetches of a worker share. Raises RunError."""
-        require_decoder(self._form)
+        make_ready(self._form)
         return HostPolicy(self.per_host)
 
     def run(self, batch: Batch, opened: HostPolicy) -> Output:
