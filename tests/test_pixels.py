@@ -269,11 +269,32 @@ def test_any_damage_ends_in_a_picture_or_a_failure(kind: str, changes: list[tupl
         damaged[place % len(damaged)] = value
     if cut is not None:
         del damaged[cut % len(damaged) :]
-    try:
-        stored = to_stored(bytes(damaged))
-    except DecodeError:
-        return
-    decode(stored.bytes)
+    for form in (PictureForm(), PictureForm(longest_side_px=7), PictureForm(resize="border", image_size_px=30)):
+        try:
+            stored = to_stored(bytes(damaged), form)
+        except DecodeError:
+            continue
+        decode(stored.bytes)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("way", ["full", "scaled"])
+def test_a_jpeg_that_is_cut_short_fails_and_never_ends_in_grey(options: dict, mode: str, way: str) -> None:
+    whole = encoded(photo((300, 200)).convert(mode), "JPEG", **options)
+    for form in (PictureForm(), PictureForm(longest_side_px=50, decode=way)):
+        assert to_stored(whole, form)
+        for cut in (len(whole) // 3, len(whole) // 2, len(whole) - 200, len(whole) - 30):
+            with pytest.raises(DecodeError) as caught:
+                to_stored(whole[:cut], form)
+            assert caught.value.status == "decode_error"
+
+
+def test_a_jpeg_with_rubbish_between_its_segments_is_still_a_picture() -> None:
+    whole = encoded(photo((300, 200)), "JPEG", exif=with_gps(6))
+    loose = whole[:2] + b"\xff\xff" + whole[2:]
+    assert picture_size(to_stored(loose, PictureForm(longest_side_px=30)).bytes) == (20, 30)
+    assert picture_size(to_stored(loose).bytes) == (200, 300)
 
 
 @given(st.binary(max_size=200))

@@ -71,7 +71,7 @@ def open_fetched(fetched: bytes) -> Iterator[OpenedPicture]:
         yield jpeg
     except DecodeError:
         raise
-    except (Exception, MemoryError) as error:
+    except Exception as error:  # decoders raise nearly everything
         raise DecodeError(f"the picture cannot be decoded: {type(error).__name__}: {error}") from error
 
 
