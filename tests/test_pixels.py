@@ -290,6 +290,18 @@ def test_a_jpeg_that_is_cut_short_fails_and_never_ends_in_grey(options: dict, mo
             assert caught.value.status == "decode_error"
 
 
+@pytest.mark.parametrize("factors", range(0x11, 0x45))
+def test_every_way_to_subsample_colour_ends_in_a_picture_or_a_failure(factors: int) -> None:
+    whole = encoded(photo((64, 48)), "JPEG", subsampling=0)
+    start = whole.index(b"\xff\xc0") + 10  # per component: number, factors, table
+    odd = whole[: start + 1] + bytes([factors]) + whole[start + 2 :]
+    for form in (PictureForm(), PictureForm(longest_side_px=20)):
+        try:
+            assert decode(to_stored(odd, form).bytes).ndim == 3
+        except DecodeError as error:
+            assert error.status == "decode_error"  # noqa: PT017
+
+
 def test_a_jpeg_with_rubbish_between_its_segments_is_still_a_picture() -> None:
     whole = encoded(photo((300, 200)), "JPEG", exif=with_gps(6))
     loose = whole[:2] + b"\xff\xff" + whole[2:]

@@ -136,7 +136,7 @@ class _Jpeg:
 
         try:
             height_px, width_px, colour_space, _ = simplejpeg.decode_jpeg_header(fetched)
-        except ValueError:
+        except (ValueError, KeyError):  # KeyError: it has no name for some ways to subsample colour
             return None
         require_within_limits(width_px, height_px)
         colours = _DECODED_BY_TURBO.get(colour_space)
