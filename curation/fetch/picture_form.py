@@ -56,8 +56,9 @@ class PictureForm(BaseModel):
     decode: Literal["full", "scaled", "planes"] = Field(
         "full",
         description="how JPEGs are decoded that are made smaller. scaled: by the DCT to at least twice the wanted "
-        "size (45 % less time for large ones; PSNR to full: see benchmarks). planes: brightness and colour are made "
-        "smaller apart (needs the system's libturbojpeg)",
+        "size; a tenth less time, and PSNR to full above 40 dB for 95 % of a web corpus at 256 px. planes: brightness "
+        "and colour are averaged apart; a twelfth less time, median 50 dB, above 43 dB for 95 %; needs the system's "
+        "libturbojpeg",
     )
 
     @model_validator(mode="after")

@@ -66,6 +66,8 @@ def orientation(exif: bytes) -> int:
 
     Nothing else of the block is read, and nothing of it is passed on.
     """
+    if not exif:
+        return 1
     exif = exif.removeprefix(b"Exif\0\0")[:65_536]
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     try:
