@@ -166,6 +166,28 @@ def test_a_jpeg_from_a_jpeg_is_opencvs(resize: str, quality: int, channels: int)
             assert stored.bytes == expected
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16"])
+def test_every_kind_of_pixels_is_averaged_as_our_decoder_sees_it(kind: str, mode: str) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (31, 47, 4), np.uint8)
+    image = Image.fromarray(values[:, :, 0].astype(np.uint16) * 257)
+    if mode != "I;16":
+        whole = Image.fromarray(values)
+        image = (whole if mode in ("LA", "PA", "RGBA") else whole.convert("RGB")).convert(mode)
+    target = io.BytesIO()
+    try:
+        image.save(target, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    except (OSError, ValueError):
+        pytest.skip(f"{kind} has no {mode}")
+    if kind == "GIF":
+        with Image.open(target) as first:
+            target = io.BytesIO()
+            first.convert("RGBA").save(target, "PNG")
+    stored = to_stored(target.getvalue(), PictureForm(longest_side_px=19, encode_format="png"))
+    expected = cv2.resize(decode(target.getvalue()), (19, 13), interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(decode(stored.bytes) - expected).max() <= 1
+
+
 @pytest.mark.parametrize("name", ["jpg", "png", "webp"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
 def test_every_format_becomes_the_one_asked_for(kind: str, name: str) -> None:

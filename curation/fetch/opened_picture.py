@@ -77,14 +77,14 @@ def open_fetched(fetched: bytes) -> Iterator[OpenedPicture]:
 
 @contextmanager
 def _opened_by_pillow(fetched: bytes) -> Iterator["_ByPillow"]:
-    bare = bare_picture(fetched)
+    bare = _bare_picture(fetched)
     if bare is None:
         _require_few_gif_frames(fetched)
     with open_picture(bare.data if bare else fetched, FORMATS if bare else _FETCHED_FORMATS) as image:
         yield _ByPillow(image, bare)
 
 
-def bare_picture(fetched: bytes) -> Bare | None:
+def _bare_picture(fetched: bytes) -> Bare | None:
     """The picture without metadata; None where it must be encoded anew in any case, from the bytes as they came."""
     try:
         bare = without_metadata(fetched)
@@ -148,7 +148,7 @@ class _Jpeg:
 
     @property
     def bare(self) -> Bare | None:
-        return bare_picture(self.fetched)
+        return _bare_picture(self.fetched)
 
     def require_decodable(self) -> None:
         self._decoded("GRAY", None)  # colours are read all the same, and the time to convert them is saved
