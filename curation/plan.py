@@ -30,7 +30,7 @@ from schemas.overrides import spelled
 from schemas.pipeline import CurationSpec, Step
 from schemas.reading import sentence_of
 
-CAPTURE_VERSION = 1
+CAPTURE_VERSION = 2
 CAPTURE_COLUMNS = (c.SHA256, c.STORED_SHA256, c.ORIGINAL_WIDTH_PX, c.ORIGINAL_HEIGHT_PX)
 _BARE_STATUS = {"download"}  # whose status and error stand without a prefix
 

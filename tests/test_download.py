@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from curation.fetch.ledger import LEDGER
 from curation.fetch.outcomes import PASSING
+from curation.fetch.picture_form import PictureForm
 from curation.operator import Batch, Failure, Output
 from curation.operators.download import Download
 from schemas.columns import IMAGE
@@ -204,8 +205,7 @@ def test_many_rows_are_in_flight_at_once(web: Web) -> None:
 
 
 def test_only_what_changes_a_result_is_part_of_the_fingerprint() -> None:
-    expected = ["expect_sha256", "longest_side_px", "max_bytes", "shortest_side_px"]
-    assert Download.result_parameters() == expected
+    assert set(Download.result_parameters()) == {"expect_sha256", "max_bytes", *PictureForm.model_fields}
     assert Download.captured
     assert Download.passing == PASSING
 

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from curation.fetch.picture_form import PictureForm
+from curation.fetch.picture_layout import shrunk_size
 from curation.fetch.strip_metadata import orientation, without_metadata
-from curation.fetch.to_stored import shrunk_size, to_stored
+from curation.fetch.to_stored import to_stored
 from schemas.pixels import MOST_PIXELS, VERSION, DecodeError, decode, picture_size, stored_format
 
 GOLDEN_VERSION = 1
@@ -166,7 +168,7 @@ def test_what_needs_no_change_keeps_every_pixel_and_loses_its_metadata(kind: str
     if kind == "JPEG":
         options["comment"] = b"SecretComment"
     fetched = encoded(photo(), kind, **options) + b"SecretTail"
-    stored = to_stored(fetched, longest_side_px=40, shortest_side_px=40)
+    stored = to_stored(fetched, PictureForm(longest_side_px=40, shortest_side_px=40))
     assert b"Secret" in fetched
     assert b"Secret" not in stored.bytes
     assert b"Exif" not in stored.bytes
@@ -227,7 +229,7 @@ def test_an_animation_becomes_its_first_frame() -> None:
 
 def test_a_shrunk_picture_looks_like_the_original_and_is_a_plain_jpeg() -> None:
     image = photo((640, 480))
-    stored = to_stored(encoded(image, "PNG", exif=with_gps()), shortest_side_px=120)
+    stored = to_stored(encoded(image, "PNG", exif=with_gps()), PictureForm(shortest_side_px=120))
     assert picture_size(stored.bytes) == (160, 120)
     expected = np.asarray(image.resize((160, 120), Image.Resampling.BOX)).astype(int)
     assert np.abs(decode(stored.bytes).astype(int) - expected).mean() < 3
@@ -238,7 +240,7 @@ def test_a_shrunk_picture_looks_like_the_original_and_is_a_plain_jpeg() -> None:
 
 
 def test_a_turned_picture_is_shrunk_by_its_upright_sides() -> None:
-    stored = to_stored(encoded(photo((80, 40)), "JPEG", exif=with_gps(6)), longest_side_px=20)
+    stored = to_stored(encoded(photo((80, 40)), "JPEG", exif=with_gps(6)), PictureForm(longest_side_px=20))
     assert picture_size(stored.bytes) == (10, 20)
 
 
@@ -267,11 +269,44 @@ def test_any_damage_ends_in_a_picture_or_a_failure(kind: str, changes: list[tupl
         damaged[place % len(damaged)] = value
     if cut is not None:
         del damaged[cut % len(damaged) :]
-    try:
-        stored = to_stored(bytes(damaged))
-    except DecodeError:
-        return
-    decode(stored.bytes)
+    for form in (PictureForm(), PictureForm(longest_side_px=7), PictureForm(resize="border", image_size_px=30)):
+        try:
+            stored = to_stored(bytes(damaged), form)
+        except DecodeError:
+            continue
+        decode(stored.bytes)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("way", ["full", "scaled"])
+def test_a_jpeg_that_is_cut_short_fails_and_never_ends_in_grey(options: dict, mode: str, way: str) -> None:
+    whole = encoded(photo((300, 200)).convert(mode), "JPEG", **options)
+    for form in (PictureForm(), PictureForm(longest_side_px=50, decode=way)):
+        assert to_stored(whole, form)
+        for cut in (len(whole) // 3, len(whole) // 2, len(whole) - 200, len(whole) - 30):
+            with pytest.raises(DecodeError) as caught:
+                to_stored(whole[:cut], form)
+            assert caught.value.status == "decode_error"
+
+
+@pytest.mark.parametrize("factors", range(0x11, 0x45))
+def test_every_way_to_subsample_colour_ends_in_a_picture_or_a_failure(factors: int) -> None:
+    whole = encoded(photo((64, 48)), "JPEG", subsampling=0)
+    start = whole.index(b"\xff\xc0") + 10  # per component: number, factors, table
+    odd = whole[: start + 1] + bytes([factors]) + whole[start + 2 :]
+    for form in (PictureForm(), PictureForm(longest_side_px=20)):
+        try:
+            assert decode(to_stored(odd, form).bytes).ndim == 3
+        except DecodeError as error:
+            assert error.status == "decode_error"  # noqa: PT017
+
+
+def test_a_jpeg_with_rubbish_between_its_segments_is_still_a_picture() -> None:
+    whole = encoded(photo((300, 200)), "JPEG", exif=with_gps(6))
+    loose = whole[:2] + b"\xff\xff" + whole[2:]
+    assert picture_size(to_stored(loose, PictureForm(longest_side_px=30)).bytes) == (20, 30)
+    assert picture_size(to_stored(loose).bytes) == (200, 300)
 
 
 @given(st.binary(max_size=200))

@@ -45,11 +45,29 @@ def without_metadata(picture: bytes) -> Bare | None:
     return None
 
 
+def jpeg_exif(picture: bytes) -> bytes:
+    """The TIFF block of a JPEG that lies before its pixels, empty for none; nothing else is looked at."""
+    at = 2
+    while 0 < at + 4 < len(picture):
+        marker, length = picture[at + 1], int.from_bytes(picture[at + 2 : at + 4], "big")
+        if picture[at] != 0xFF or marker in (0x00, 0xFF):  # fill bytes, or rubbish that decoders step over
+            at = picture.find(b"\xff", at + 1)
+            continue
+        if marker == 0xE1 and picture[at + 4 : at + 10] == b"Exif\0\0":
+            return picture[at + 10 : at + 2 + length]
+        if marker in (0xD9, 0xDA):
+            break
+        at += 2 + length
+    return b""
+
+
 def orientation(exif: bytes) -> int:
     """The orientation 1 to 8 that a TIFF block tells (tag 274 of its first directory); 1 where it tells none.
 
     Nothing else of the block is read, and nothing of it is passed on.
     """
+    if not exif:
+        return 1
     exif = exif.removeprefix(b"Exif\0\0")[:65_536]
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     try:

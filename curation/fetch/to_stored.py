@@ -1,32 +1,23 @@
 """From fetched bytes to stored bytes: what a picture of the pool is, wherever it came from.
 
-A JPEG, PNG or WebP that needs no change is stored as it came, without metadata. What is shrunk, turned, animated, of
-another format or loosely built becomes a JPEG of quality 95, alpha on white, orientation applied. Every picture is
-decoded in full once, so that whatever is stored can be decoded again. What stands here is part of `download`'s
-version: captured bytes are not compared, but a fingerprint must not mean two things.
+A JPEG, PNG or WebP that needs no change is stored as it came, without metadata. What is of another size or format,
+turned, animated or loosely built is encoded anew (JPEG of quality 95 unless the form says otherwise), alpha on white,
+orientation applied. Every picture is decoded in full once, so that whatever is stored can be decoded again. What
+stands here is part of `download`'s version: captured bytes are not compared, but a fingerprint must not mean two
+things.
 """
 
-import io
 from dataclasses import dataclass
-from fractions import Fraction
 
-from PIL import Image
+from curation.fetch.opened_picture import OpenedPicture, open_fetched
+from curation.fetch.picture_form import AS_THEY_COME, PictureForm
+from curation.fetch.picture_layout import Layout, Size, layout
+from curation.fetch.pixel_changes import encoded, framed, scaled, turned, turned_size
+from curation.fetch.readiness import require_decoder
+from schemas.pixels import DecodeError, require_within_limits
 
-from curation.fetch.strip_metadata import Bare, BrokenStructure, orientation, without_metadata
-from schemas.pixels import FORMATS, MOST_PIXELS, on_white, open_picture, require_within_limits
-
-JPEG_QUALITY = 95
-_FETCHED_FORMATS = (*FORMATS, "GIF", "AVIF")
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SWAPS_SIDES = (5, 6, 7, 8)
+NEEDS_REENCODING = "needs_reencoding"
+_MARGIN = 2  # a JPEG decoded by the DCT to less than this many times its target visibly differs
 
 
 @dataclass(frozen=True)
@@ -39,77 +30,58 @@ class Stored:
     original_height_px: int
 
 
-def to_stored(fetched: bytes, *, longest_side_px: int | None = None, shortest_side_px: int | None = None) -> Stored:
-    """The stored form of fetched bytes, shrunk where a side is longer than asked for, never enlarged.
+def to_stored(fetched: bytes, form: PictureForm = AS_THEY_COME) -> Stored:
+    """The stored form of fetched bytes.
 
-    Raises schemas.pixels.DecodeError with status `not_an_image`, `decode_error` or `too_many_pixels`.
+    Raises schemas.pixels.DecodeError with status `not_an_image`, `decode_error` or `too_many_pixels`, and, where the
+    form asks for them, `too_small`, `too_large_area`, `bad_aspect_ratio` or `needs_reencoding`.
     """
-    bare = _bare(fetched)
-    if bare is None:
-        _require_few_gif_frames(fetched)
-    with open_picture(bare.data if bare else fetched, FORMATS if bare else _FETCHED_FORMATS) as image:
-        turn = orientation(bare.exif if bare else image.info.get("exif", b""))
-        width_px, height_px = image.size[::-1] if turn in _SWAPS_SIDES else image.size
-        target = shrunk_size(width_px, height_px, longest_side_px, shortest_side_px)
-        if bare and turn == 1 and target == (width_px, height_px):
-            image.load()
-            return Stored(bare.data, bare.format, width_px, height_px)
-        pixels = on_white(image)
-        if target != (width_px, height_px):
-            size = target[::-1] if turn in _SWAPS_SIDES else target
-            pixels = pixels.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-        if turn in _TURNS:
-            pixels = pixels.transpose(_TURNS[turn])
-        return Stored(_jpeg(pixels), "jpg", width_px, height_px)
+    require_decoder(form)
+    with open_fetched(fetched) as picture:
+        width_px, height_px = turned_size(picture.size, picture.turn)
+        form.require_wanted(width_px, height_px)
+        wanted = layout((width_px, height_px), form)
+        for size in (wanted.scaled, wanted.frame):
+            require_within_limits(*size)  # enlarging a thin line can take any amount of memory
+        data, name = _as_it_came(picture, wanted, form) or _anew(picture, wanted, form)
+        return Stored(data, name, width_px, height_px)
 
 
-def shrunk_size(
-    width_px: int, height_px: int, longest_side_px: int | None, shortest_side_px: int | None
-) -> tuple[int, int]:
-    """The size under which neither limit is exceeded, in the same proportions; no side becomes 0."""
-    limits = [(longest_side_px, max(width_px, height_px)), (shortest_side_px, min(width_px, height_px))]
-    scale = min([Fraction(1), *(Fraction(most_px, side_px) for most_px, side_px in limits if most_px is not None)])
-    return _scaled(width_px, scale), _scaled(height_px, scale)
+def _as_it_came(picture: OpenedPicture, wanted: Layout, form: PictureForm) -> tuple[bytes, str] | None:
+    """The bytes without metadata and their format; None where they must be encoded anew."""
+    if wanted.changes or not (form.disable_all_reencoding or picture.turn == 1):
+        return None
+    bare = picture.bare
+    if bare is None and form.disable_all_reencoding:
+        raise DecodeError("without its metadata the picture would have to be encoded anew", NEEDS_REENCODING)
+    if bare is None or not form.keeps_format(bare.format):
+        return None
+    picture.require_decodable()
+    return bare.data, bare.format
 
 
-def _scaled(side_px: int, scale: Fraction) -> int:
-    return max(1, int(side_px * scale + Fraction(1, 2)))
+def _anew(picture: OpenedPicture, wanted: Layout, form: PictureForm) -> tuple[bytes, str]:
+    """The picture in its wanted layout and the format it is encoded in."""
+    target = turned_size(wanted.scaled, picture.turn)
+    if form.decode == "planes" and _fits_planes(picture, wanted, form):
+        jpeg = _by_planes(picture, target, form.quality)
+        if jpeg is not None:
+            return jpeg, "jpg"
+    by_dct = form.decode == "scaled" and wanted.shrinks
+    pixels_HWC = scaled(picture.pixels((_MARGIN * target[0], _MARGIN * target[1]) if by_dct else None), target)
+    upright_HWC = framed(turned(pixels_HWC, picture.turn), wanted.frame)
+    return encoded(upright_HWC, form.encoded_as, form.quality), form.encoded_as
 
 
-def _bare(fetched: bytes) -> Bare | None:
-    """The picture without metadata; None where it must be encoded anew in any case, from the bytes as they came."""
-    try:
-        bare = without_metadata(fetched)
-    except BrokenStructure:
-        return None  # Pillow may still read it
-    return None if bare is None or bare.animated else bare
+def _fits_planes(picture: OpenedPicture, wanted: Layout, form: PictureForm) -> bool:
+    """Whether nothing is asked for that colour of half the size makes difficult: odd pictures turned, cut or padded."""
+    as_it_lies = picture.turn == 1 and wanted.frame == wanted.scaled
+    return as_it_lies and wanted.shrinks and form.encoded_as == "jpg"
 
 
-def _jpeg(pixels: Image.Image) -> bytes:
-    target = io.BytesIO()
-    pixels.info = {}  # nothing of the original's comments or profiles may be passed on
-    pixels.save(target, "JPEG", quality=JPEG_QUALITY)
-    return target.getvalue()
+def _by_planes(picture: OpenedPicture, target: Size, quality: int) -> bytes | None:
+    """The JPEG of that size made from a JPEG's planes; None where there are none."""
+    from curation.fetch.jpeg_planes import encode_planes, shrink_planes
 
-
-def _require_few_gif_frames(fetched: bytes) -> None:
-    """Count a GIF's frames by its structure: Pillow would take seconds for a file made of a million tiny ones."""
-    if not fetched.startswith((b"GIF87a", b"GIF89a")) or len(fetched) < 13:
-        return
-    width_px, height_px = (int.from_bytes(fetched[at : at + 2], "little") for at in (6, 8))
-    most = MOST_PIXELS // max(1, width_px * height_px)
-    at, frames = 13 + _palette_bytes(fetched[10]), 0
-    while at < len(fetched) and fetched[at] in (0x21, 0x2C) and frames <= most:
-        if fetched[at] == 0x2C:
-            frames += 1
-            at += 11 + _palette_bytes(fetched[at + 9]) if at + 9 < len(fetched) else 11
-        else:
-            at += 2
-        while at < len(fetched) and fetched[at]:  # sub-blocks, each behind its length
-            at += 1 + fetched[at]
-        at += 1
-    require_within_limits(width_px, height_px, frames)
-
-
-def _palette_bytes(flags: int) -> int:
-    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+    planes = picture.planes()
+    return None if planes is None else encode_planes(shrink_planes(planes, target), quality)

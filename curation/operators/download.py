@@ -20,7 +20,9 @@ from curation.fetch.isolated import IsolatedDecoder
 from curation.fetch.leased_hosts import LeasedHosts
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.outcomes import PASSING
+from curation.fetch.picture_form import PictureForm
 from curation.fetch.policy import USER_AGENT, FetchPolicy
+from curation.fetch.readiness import make_ready, require_decoder
 from curation.fetch.site_book import SiteBook
 from curation.fetch.to_stored import to_stored
 from curation.operator import Batch, Operator, Output, Resources, Workplace, setting
@@ -50,17 +52,15 @@ class _Opened:
     decoder: Decoder
 
 
-class Download(Operator):
+class Download(Operator, PictureForm):
     """Fetches each picture over HTTP and stores it, shrunk if asked for, without metadata."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     resources: ClassVar[Resources] = Resources(cpus=1, memory_gb=2)
     captured: ClassVar[bool] = True
     asks_hosts: ClassVar[bool] = True
     passing: ClassVar[frozenset[str]] = PASSING
 
-    longest_side_px: int | None = Field(None, description="shrink so that the longest side has at most this", gt=0)
-    shortest_side_px: int | None = Field(None, description="shrink so that the shortest side has at most this", gt=0)
     expect_sha256: str | None = Field(None, description="column with the SHA-256 that the fetched bytes must have")
     max_bytes: int = Field(20 * 2**20, description="longer answers fail as too_large", gt=0)
     timeout_s: float = setting(20.0, "seconds that one attempt may take, redirects included", gt=0)
@@ -113,8 +113,15 @@ class Download(Operator):
             hosts: HostPolicy = LeasedHosts(limits, exchange=partial(workplace.hosts, workplace.store, limits))
         else:
             hosts = HostPolicy(limits, sites=SiteBook(workplace.store))
-        to_picture = partial(to_stored, longest_side_px=self.longest_side_px, shortest_side_px=self.shortest_side_px)
-        return _Opened(hosts, IsolatedDecoder(to_picture) if self.isolate else InlineDecoder(to_picture))
+        return _Opened(hosts, self._decoder())
+
+    def _decoder(self) -> Decoder:
+        to_picture, prepare = partial(to_stored, form=self._form), partial(make_ready, self._form)
+        if self.isolate:
+            require_decoder(self._form)
+            return IsolatedDecoder(to_picture, prepare=prepare)
+        prepare()
+        return InlineDecoder(to_picture)
 
     def run(self, batch: Batch, opened: _Opened) -> Output:
         """The outcome of each row of one batch."""
@@ -142,6 +149,10 @@ class Download(Operator):
             allow_networks=self.allow_networks,
             block_lists=load_block_lists(self.block_domains, self.block_hashes),
         )
+
+    @property
+    def _form(self) -> PictureForm:
+        return PictureForm(**{name: getattr(self, name) for name in PictureForm.model_fields})
 
     def _completed(self, batches: Batches, opened: _Opened) -> Generator[Completed, None, None]:
         policy = self._policy
