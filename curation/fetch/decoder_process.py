@@ -34,7 +34,7 @@ _BOOTSTRAP = (
 _PASSED_ON = ("LD_LIBRARY_PATH", "NUMBA_CACHE_DIR", "TMPDIR")
 _ENVIRONMENT = {"PATH": "", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 _LOOK_S = 0.5  # how often a silent child is looked at
-_LAST_BREATH_S = 2.0  # for a child that hung up to be gone, before it is killed
+_LAST_BREATH_S = 0.5  # for a child that hung up to be gone, before it is killed
 
 
 class Lost(Exception):

@@ -93,8 +93,10 @@ class IsolatedDecoder:
                 wait_s = 0.0
                 self._take(*said)
                 self._send(eager)
-        except (Lost, Forged) as error:
-            self._absorb(error if isinstance(error, Lost) else Lost(DECODE_CRASH, f"the decoder gave {error}"))
+        except Lost as lost:
+            self._absorb(self._salvaged(lost))
+        except Forged as forged:  # the child may have answered more; who of them did it cannot be told, so none counts
+            self._absorb(Lost(DECODE_CRASH, f"the decoder gave {forged}"))
         answers, self._answers = self._answers, []
         yield from answers
 
@@ -171,19 +173,24 @@ class IsolatedDecoder:
             self._child.memory.release(head.room)
             self._in_flight.popleft()
 
-    def _absorb(self, lost: Lost) -> None:
-        """Take what a lost child had answered, and say whose fault it is that it is lost."""
-        child = self._child
-        assert child is not None
-        child.kill()
+    def _salvaged(self, lost: Lost) -> Lost:
+        """Take what a lost child had answered without saying so; returns how the next picture lost it."""
+        assert self._child is not None
+        self._child.kill()
         try:
-            while self._in_flight and (done := child.memory.done(self._in_flight[0].room)):
+            while self._in_flight and (done := self._child.memory.done(self._in_flight[0].room)):
                 head = self._in_flight[0]
                 self._take(head.nonce, min(done, head.answered + len(head.left)))
         except Forged:
             pass
         except Lost as earlier:
-            lost = earlier
+            return earlier
+        return lost
+
+    def _absorb(self, lost: Lost) -> None:
+        """Suspect the first picture that a lost child had not answered, and send it and all others again."""
+        child = self._child
+        assert child is not None
         blamed = bool(child.ready and self._in_flight)
         pictures = [picture for batch in self._in_flight for picture in batch.left]
         self._in_flight.clear()
