@@ -145,7 +145,8 @@ def test_a_decoder_sees_nothing_of_its_parents_environment(
     (answer,) = answers(decoder, [poison("environment")])
     seen = set(str(answer).split())
     assert seen - {"LC_CTYPE", "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR", "TMPDIR"} == {
-        "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PATH", "/",
+        "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS", "PATH", "/",
     }  # fmt: skip
 
 
@@ -251,6 +252,19 @@ def test_a_child_killed_while_idle_is_replaced_and_nobody_is_blamed(decoder: Iso
         (child,) = children()
         child.kill()
         child.wait()
+
+
+def test_a_child_lost_before_it_was_heard_of_at_all_is_laid_to_the_picture_that_it_had(
+    decoder: IsolatedDecoder,
+) -> None:
+    def arrivals() -> Iterator[tuple[int, bytes]]:
+        yield 0, poison("exit")
+        assert decoder._child is not None
+        decoder._child._process.wait(20)
+        yield 1, GOOD[0] + bytes(9 * 2**20)
+
+    found = dict(decoder.stream(arrivals()))
+    assert [status(found[place]) for place in (0, 1)] == [CRASH, "ok"]  # type: ignore[arg-type]
 
 
 def test_an_abandoned_stream_leaves_no_answers_to_the_next(decoder: IsolatedDecoder) -> None:

@@ -5,6 +5,7 @@ confined before it sees a picture; from then on the parent believes nothing of w
 """
 
 import contextlib
+import gc
 import io
 import os
 import pickle
@@ -70,8 +71,11 @@ def _decode(frame: bytes, memory: DecoderMemory, to_picture: ToPicture, channel:
 
 
 def _warm_up(to_picture: ToPicture) -> None:
-    """Load what decoding loads when it is first used: codecs, compiled functions and their cache on disk."""
+    """Load what decoding loads when it is first used: codecs, functions compiled for it and their cache on disk."""
     sys.dont_write_bytecode = True
-    picture = io.BytesIO()
-    Image.effect_noise((48, 32), 64).convert("RGB").save(picture, "WEBP")
-    attempt(to_picture, picture.getvalue())
+    for kind, size in (("WEBP", (48, 32)), ("JPEG", (1600, 1200))):  # one that is not shrunk, one that may be
+        picture = io.BytesIO()
+        Image.new("RGB", size, "teal").save(picture, kind)
+        attempt(to_picture, picture.getvalue())
+    gc.collect()
+    gc.freeze()  # what is loaded now is here to stay

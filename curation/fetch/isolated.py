@@ -39,6 +39,7 @@ class _Batch:
     nonce: bytes
     room: int
     left: "deque[_Picture]"
+    delivered: bool
     answered: int = 0
 
 
@@ -142,12 +143,8 @@ class IsolatedDecoder:
         for picture, nonce in zip(pictures, nonces, strict=True):
             picture.nonce = nonce
         room = 1 - self._in_flight[0].room if self._in_flight else 0
-        try:
-            self._child.send(batch, room, nonces, [picture.body for picture in pictures])
-        except Lost:
-            self._send_again(pictures)
-            raise
-        self._in_flight.append(_Batch(batch, room, deque(pictures)))
+        delivered = self._child.send(batch, room, nonces, [picture.body for picture in pictures])
+        self._in_flight.append(_Batch(batch, room, deque(pictures), delivered))
 
     def _take(self, nonce: bytes, done: int) -> None:
         """Take the answers that the child says it has given."""
@@ -191,7 +188,7 @@ class IsolatedDecoder:
         """Suspect the first picture that a lost child had not answered, and send it and all others again."""
         child = self._child
         assert child is not None
-        blamed = bool(child.ready and self._in_flight)
+        blamed = child.ready and bool(self._in_flight) and self._in_flight[0].delivered
         pictures = [picture for batch in self._in_flight for picture in batch.left]
         self._in_flight.clear()
         if blamed:
