@@ -122,11 +122,12 @@ class DecoderProcess:
 
     def _receive(self) -> bytes | None:
         try:
-            frame = self._channel.recv(64, socket.MSG_DONTWAIT)
+            try:
+                frame = self._channel.recv(64, socket.MSG_DONTWAIT)
+            except ConnectionResetError:  # said once, where it left a batch unread, and before all that it had written
+                frame = self._channel.recv(64, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
-        except OSError:
-            frame = b""
         if not frame:
             raise self._death()
         return frame
