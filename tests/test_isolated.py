@@ -31,7 +31,7 @@ from poison_decoders import ignoring_options, poison, poison_in_company, to_pict
 
 from curation.fetch.confinement import Limits
 from curation.fetch.decoder_memory import MOST_PICTURES
-from curation.fetch.decoder_process import _memory
+from curation.fetch.decoder_process import _sealed_memory
 from curation.fetch.decoding import Decoder, InlineDecoder
 from curation.fetch.isolated import IsolatedDecoder
 from curation.fetch.to_stored import Stored, to_stored
@@ -341,7 +341,7 @@ def test_a_child_ends_with_its_parent_even_in_the_midst_of_a_picture() -> None:
 
 
 def test_the_shared_memory_cannot_be_cut_short_under_its_reader() -> None:
-    fd = _memory(4096)
+    fd = _sealed_memory(4096)
     try:
         for size_bytes in (0, 8192):
             with pytest.raises(PermissionError):

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import pickle
 import select
@@ -60,12 +61,11 @@ class DecoderProcess:
         self._limits = limits
         self._nonce = os.urandom(NONCE_BYTES)
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        memory_fd, self._errors_fd = _memory(MEMORY_BYTES), _memory(0)
-        with theirs:
-            self.memory = DecoderMemory(memory_fd)
-            self._process = _start(theirs.fileno(), memory_fd, self._errors_fd)
-        os.close(memory_fd)
-        self.close = weakref.finalize(self, _end, self._process, self._channel, self._errors_fd, self.memory)
+        self._errors = open(_sealed_memory(0), "rb", buffering=0)  # noqa: SIM115  # closed with the child
+        with theirs, open(_sealed_memory(MEMORY_BYTES), "rb", buffering=0) as memory:
+            self.memory = DecoderMemory(memory.fileno())
+            self._process = _start(theirs.fileno(), memory.fileno(), self._errors.fileno())
+        self.close = weakref.finalize(self, _end, self._process, self._channel, self._errors, self.memory)
         self._poll = select.poll()
         self._poll.register(self._channel, select.POLLIN)
         self.ready = False
@@ -111,7 +111,7 @@ class DecoderProcess:
 
     def errors(self) -> str:
         """The last that it wrote on its standard error before it was ready."""
-        written = os.pread(self._errors_fd, 2**16, 0).decode(errors="replace").strip()
+        written = os.pread(self._errors.fileno(), 2**16, 0).decode(errors="replace").strip()
         return written.splitlines()[-1] if written else ""
 
     def _send(self, frame: bytes) -> bool:
@@ -167,20 +167,19 @@ def _start(socket_fd: int, memory_fd: int, errors_fd: int) -> "subprocess.Popen[
     )
 
 
-def _end(process: "subprocess.Popen[bytes]", channel: socket.socket, errors_fd: int, memory: DecoderMemory) -> None:
+def _end(process: "subprocess.Popen[bytes]", channel: socket.socket, errors: io.FileIO, memory: DecoderMemory) -> None:
     process.kill()
     process.wait()
     channel.close()
-    os.close(errors_fd)
+    errors.close()
     memory.close()
 
 
-def _memory(size_bytes: int) -> int:
+def _sealed_memory(size_bytes: int) -> int:
     """A file that no name leads to: nothing is left behind, however processes end. Its size stands once it is set."""
     fd = os.memfd_create("pairmill-decoder", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     if size_bytes:
-        os.ftruncate(fd, size_bytes)
-        # A child that could shrink it would kill its parent with SIGBUS.
+        os.ftruncate(fd, size_bytes)  # a child that could undo it would kill its parent with SIGBUS
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return fd
 
