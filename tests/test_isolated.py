@@ -29,6 +29,7 @@ from own_operators import fate_of
 from PIL import Image
 from poison_decoders import ignoring_options, poison, poison_in_company, to_picture
 
+from curation import capture
 from curation.fetch.confinement import Limits
 from curation.fetch.decoder_memory import MOST_PICTURES
 from curation.fetch.decoder_process import _sealed_memory
@@ -388,3 +389,17 @@ def test_a_part_with_poisons_completes_without_them(
         kinds, ("failed", "steps[0] download", CRASH)
     )
     assert result.curated == len(GOOD)
+
+
+def test_a_source_that_brings_a_poison_is_captured_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "to_stored", ignoring_options)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for place, body in enumerate([*GOOD[:3], poison("segfault"), *GOOD[3:6]]):
+        (folder / f"{place}.jpg").write_bytes(body)
+        (folder / f"{place}.txt").write_text(f"picture {place}")
+    source = {"folder": str(folder)}
+    result = run_job({"name": "set", "store": str(tmp_path / "store"), "source": source, "steps": ["inspect_image"]})
+    fates = fate_of(result.manifest)
+    assert result.curated == 6
+    assert (fates["picture 3"][0], fates["picture 3"][2]) == ("failed", CRASH)

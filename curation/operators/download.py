@@ -63,7 +63,7 @@ class Download(Operator):
     concurrency: int = setting(64, "requests that run at once in one worker", ge=1)
     per_host: int = setting(8, "requests that one host gets at once from one worker", ge=1)
     isolate: bool = setting(
-        True, "decode in a child process, so that no picture can crash, hang or take over the worker; costs 0.1 ms each"
+        True, "decode in a child process, so that no picture can crash, hang or take over the worker; costs 0.2 ms each"
     )
     user_agent: str = setting(USER_AGENT, "what servers are told; name a contact", pattern=r"^[\x20-\x7e]+$")
     allow_networks: tuple[str, ...] = setting((), "private networks that may be connected to, on any port")
