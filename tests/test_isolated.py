@@ -74,7 +74,7 @@ def descriptors() -> int:
 
 @pytest.fixture
 def decoder() -> Iterator[IsolatedDecoder]:
-    with closing(IsolatedDecoder(to_picture, FEW)) as made:
+    with closing(IsolatedDecoder(to_picture, limits=FEW)) as made:
         yield made
 
 
@@ -116,7 +116,7 @@ FORBIDDEN = {
 def test_poisons_are_quarantined_each_for_what_it_did_and_never_their_neighbours(
     kinds: dict[str, tuple[str, str]], picture_s: float
 ) -> None:
-    decoder = IsolatedDecoder(to_picture, replace(FEW, picture_s=picture_s))
+    decoder = IsolatedDecoder(to_picture, limits=replace(FEW, picture_s=picture_s))
     bodies = [body for kind in kinds for body in (GOOD[len(kind) % 8], poison(kind, GOOD[0]), GOOD[0])]
     random.Random(0).shuffle(bodies)
     for body, answer in zip(bodies, answers(decoder, bodies), strict=True):
@@ -276,7 +276,7 @@ def test_an_abandoned_stream_leaves_no_answers_to_the_next(decoder: IsolatedDeco
 
 
 def test_a_child_is_replaced_after_its_time() -> None:
-    with closing(IsolatedDecoder(to_picture, replace(FEW, pictures=50))) as decoder:
+    with closing(IsolatedDecoder(to_picture, limits=replace(FEW, pictures=50))) as decoder:
         pids = set()
         for _, answer in decoder.stream(iter(list(enumerate(GOOD * 20)))):
             assert isinstance(answer, Stored)
@@ -313,11 +313,19 @@ def test_a_decoder_that_cannot_start_is_no_pictures_fault() -> None:
     sys.modules["no_such_module"] = here
     here.Unknown = unknown  # type: ignore[attr-defined]
     try:
-        with closing(IsolatedDecoder(unknown())) as decoder, pytest.raises(RunError, match="no_such_module"):
-            answers(decoder, GOOD)
+        for broken in (IsolatedDecoder(unknown()), IsolatedDecoder(to_stored, prepare=unknown())):
+            with pytest.raises(RunError, match="no_such_module"):
+                answers(broken, GOOD)
     finally:
         del sys.modules["no_such_module"]
     assert children() == []
+
+
+def test_what_is_prepared_may_write_and_what_comes_after_may_not(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with closing(IsolatedDecoder(to_picture, prepare=partial(Path.touch, cache))) as decoder:
+        assert [status(answer) for answer in answers(decoder, [GOOD[0], poison("file")])] == ["ok", CRASH]
+    assert cache.exists()
 
 
 def test_a_child_ends_with_its_parent_even_in_the_midst_of_a_picture() -> None:

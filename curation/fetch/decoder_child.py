@@ -6,7 +6,6 @@ confined before it sees a picture; from then on the parent believes nothing of w
 
 import contextlib
 import gc
-import io
 import os
 import pickle
 import socket
@@ -24,7 +23,7 @@ from curation.fetch.decoder_memory import (
     progress_frame,
     read_batch_frame,
 )
-from curation.fetch.decoding import ToPicture, attempt
+from curation.fetch.decoding import Prepare, ToPicture, attempt
 
 MOST_SETUP_BYTES = 64 * 2**10
 _QUIET_S = 0.01  # answers wait no longer than that, and the picture at work, for the parent to hear of them
@@ -35,6 +34,7 @@ class Setup:
     """The first thing a child is told."""
 
     to_picture: ToPicture
+    prepare: Prepare
     limits: Limits
     nonce: bytes  # to be said when it is ready
 
@@ -46,7 +46,10 @@ def main(socket_fd: int, memory_fd: int, parent: int) -> None:
     memory = DecoderMemory(memory_fd)
     os.close(memory_fd)
     setup: Setup = pickle.loads(channel.recv(MOST_SETUP_BYTES))
-    _warm_up(setup.to_picture)
+    sys.dont_write_bytecode = True
+    setup.prepare()
+    gc.collect()
+    gc.freeze()  # what is loaded now is here to stay
     confine(setup.limits)
     channel.send(progress_frame(setup.nonce, 0))
     while frame := channel.recv(MOST_FRAME_BYTES):
@@ -70,12 +73,6 @@ def _decode(frame: bytes, memory: DecoderMemory, to_picture: ToPicture, channel:
     channel.send(progress_frame(batch, done))
 
 
-def _warm_up(to_picture: ToPicture) -> None:
-    """Load what decoding loads when it is first used: codecs, functions compiled for it and their cache on disk."""
-    sys.dont_write_bytecode = True
-    for kind, size in (("WEBP", (48, 32)), ("JPEG", (1600, 1200))):  # one that is not shrunk, one that may be
-        picture = io.BytesIO()
-        Image.new("RGB", size, "teal").save(picture, kind)
-        attempt(to_picture, picture.getvalue())
-    gc.collect()
-    gc.freeze()  # what is loaded now is here to stay
+def load_codecs() -> None:
+    """Load what Pillow would load with the first picture of each format."""
+    Image.init()

@@ -24,7 +24,7 @@ from curation.fetch.decoder_memory import (
     batch_frame,
     read_progress_frame,
 )
-from curation.fetch.decoding import ToPicture
+from curation.fetch.decoding import Prepare, ToPicture
 from curation.fetch.outcomes import DECODE_CRASH, DECODE_OOM, DECODE_TIMEOUT
 
 # -I: neither the environment nor the working directory says what is imported; the paths are the parent's own.
@@ -57,7 +57,7 @@ class Lost(Exception):
 class DecoderProcess:
     """A running child. What it answered can be read until it is closed, also when it is lost."""
 
-    def __init__(self, to_picture: ToPicture, limits: Limits) -> None:
+    def __init__(self, to_picture: ToPicture, prepare: Prepare, limits: Limits) -> None:
         self._limits = limits
         self._nonce = os.urandom(NONCE_BYTES)
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -71,7 +71,7 @@ class DecoderProcess:
         self.ready = False
         self._moved_at = time.monotonic()
         self._seen: tuple[bytes, int] | None = None  # the batch at work and how far it was when last looked at
-        self._send(_packed(Setup(to_picture, limits, self._nonce)))
+        self._send(_packed(Setup(to_picture, prepare, limits, self._nonce)))
 
     @property
     def pid(self) -> int:

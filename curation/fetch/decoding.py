@@ -15,6 +15,7 @@ MOST_BYTES = 128 * 2**20  # of one picture, as it came and as it is stored
 
 Token = TypeVar("Token")
 ToPicture = Callable[[bytes], Stored]
+Prepare = Callable[[], object]  # loads and compiles all that a `ToPicture` will use
 Arrivals = Iterator[tuple[Token, bytes | None] | None]
 
 

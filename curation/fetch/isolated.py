@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.fetch.confinement import Limits
+from curation.fetch.decoder_child import load_codecs
 from curation.fetch.decoder_memory import MOST_PICTURES, NONCE_BYTES, ROOMS, Forged
 from curation.fetch.decoder_process import DecoderProcess, Lost
-from curation.fetch.decoding import MOST_BYTES, Arrivals, Token, ToPicture, attempt
+from curation.fetch.decoding import MOST_BYTES, Arrivals, Prepare, Token, ToPicture, attempt
 from curation.fetch.outcomes import DECODE_CRASH, DECODE_OOM
 from curation.fetch.to_stored import Stored
 from schemas.errors import RunError
@@ -44,10 +45,15 @@ class _Batch:
 
 
 class IsolatedDecoder:
-    """One child at a time, started when there is something to decode and replaced when it is lost."""
+    """One child at a time, started when there is something to decode and replaced when it is lost.
 
-    def __init__(self, to_picture: ToPicture, limits: Limits | None = None) -> None:
+    `to_picture` and `prepare` are sent to it by pickle. `prepare` runs before it is confined: what is first imported,
+    compiled or found on disk later must do without writing a file or starting a process.
+    """
+
+    def __init__(self, to_picture: ToPicture, *, prepare: Prepare = load_codecs, limits: Limits | None = None) -> None:
         self._to_picture = to_picture
+        self._prepare = prepare
         self._limits = limits or Limits()
         self._child: DecoderProcess | None = None
         self._decoded = 0  # by this child
@@ -219,7 +225,7 @@ class IsolatedDecoder:
 
     def _started(self) -> DecoderProcess:
         try:
-            return DecoderProcess(self._to_picture, self._limits)
+            return DecoderProcess(self._to_picture, self._prepare, self._limits)
         except OSError as error:
             raise RunError(f"the decoder's process cannot be started: {error}") from error
 
