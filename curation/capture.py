@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import pyarrow as pa
 
 from curation.execution.executor import Executor, run_each
 from curation.fetch.isolated import IsolatedDecoder
-from curation.fetch.to_stored import Stored, to_stored
+from curation.fetch.readiness import make_ready
+from curation.fetch.to_stored import AS_THEY_COME, Stored, to_stored
 from curation.ingest import OURS, Snapshot, Staging, find_snapshot, ingest, load_parts
 from curation.operator import OK
 from curation.sources.source import CapturedRow, CapturedSource
@@ -104,7 +106,7 @@ def _captured_rows(task: _CaptureTask, pictures: PictureWriter) -> list[dict[str
     arrivals = (
         ((place, row), None if row.failure else row.picture) for place, row in enumerate(task.source.read(task.index))
     )
-    with closing(IsolatedDecoder(to_stored)) as decoder:
+    with closing(IsolatedDecoder(to_stored, prepare=partial(make_ready, AS_THEY_COME))) as decoder:
         for (place, row), picture in decoder.stream(arrivals):
             rows[place] = _captured(row, place, picture, pictures)
     return [rows[place] for place in sorted(rows)]

@@ -158,7 +158,7 @@ def test_what_fails_in_company_but_not_alone_is_not_at_fault(decoder: IsolatedDe
 
 
 def test_pictures_are_equal_to_those_decoded_inline() -> None:
-    bodies = [made_picture(seed) for seed in range(150)]
+    bodies = [made_picture(seed) for seed in range(100)]
     shrinking = partial(to_stored, longest_side_px=64)
     with closing(IsolatedDecoder(shrinking)) as isolated:
         assert [*map(plain, answers(isolated, bodies))] == [*map(plain, answers(InlineDecoder(shrinking), bodies))]
