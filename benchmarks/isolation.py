@@ -21,6 +21,8 @@ from PIL import Image
 
 from curation.fetch.decoding import Decoder, InlineDecoder
 from curation.fetch.isolated import IsolatedDecoder
+from curation.fetch.picture_form import PictureForm
+from curation.fetch.readiness import make_ready
 from curation.fetch.to_stored import Stored, to_stored
 
 PICTURES = 200
@@ -31,10 +33,11 @@ def main() -> None:
     """Measure and print."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     bodies = list(_pictures())
-    shrinking = partial(to_stored, longest_side_px=256)
+    form = PictureForm(longest_side_px=256)
+    shrinking, ready = partial(to_stored, form=form), partial(make_ready, form)
     differences, inline_ms, isolated_ms, way_ms = [], [], [], []
     began = _cpu_s()
-    with closing(IsolatedDecoder(shrinking)) as isolated, closing(IsolatedDecoder(not_decoded)) as way:
+    with closing(IsolatedDecoder(shrinking, prepare=ready)) as isolated, closing(IsolatedDecoder(not_decoded)) as way:
         _decode(isolated, bodies[:1])
         start_ms = 1000 * (_cpu_s() - began)
         inline = InlineDecoder(shrinking)

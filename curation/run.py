@@ -102,7 +102,7 @@ class Run:
         A part that cannot be finished stops the run (in `advance`) when all others of its stage are through.
         """
         if not self.opened:
-            open_models(executor, self.models())
+            open_models(executor, self.store, self.models())
             self.opened = True
         stage = self._settling
         left = stage.left()

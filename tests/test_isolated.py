@@ -30,17 +30,21 @@ from PIL import Image
 from poison_decoders import ignoring_options, poison, poison_in_company, to_picture
 
 from curation import capture
+from curation.fetch import fetcher
 from curation.fetch.confinement import Limits
 from curation.fetch.decoder_memory import MOST_PICTURES
 from curation.fetch.decoder_process import _sealed_memory
 from curation.fetch.decoding import Decoder, InlineDecoder
 from curation.fetch.isolated import IsolatedDecoder
+from curation.fetch.picture_form import AS_THEY_COME, PictureForm
+from curation.fetch.readiness import make_ready
 from curation.fetch.to_stored import Stored, to_stored
 from curation.operator import Batch
-from curation.operators import download
 from curation.operators.download import Download
 from schemas.errors import RunError
 from schemas.pixels import DecodeError
+
+READY = partial(make_ready, AS_THEY_COME)
 
 FEW = Limits(memory_bytes=512 * 2**20, picture_s=30.0)
 GOOD = [textured_jpeg(seed) for seed in range(8)]
@@ -159,8 +163,8 @@ def test_what_fails_in_company_but_not_alone_is_not_at_fault(decoder: IsolatedDe
 
 def test_pictures_are_equal_to_those_decoded_inline() -> None:
     bodies = [made_picture(seed) for seed in range(100)]
-    shrinking = partial(to_stored, longest_side_px=64)
-    with closing(IsolatedDecoder(shrinking)) as isolated:
+    shrinking = partial(to_stored, form=PictureForm(longest_side_px=64))
+    with closing(IsolatedDecoder(shrinking, prepare=READY)) as isolated:
         assert [*map(plain, answers(isolated, bodies))] == [*map(plain, answers(InlineDecoder(shrinking), bodies))]
     assert len({status(answer) for answer in answers(InlineDecoder(shrinking), bodies)}) > 1
 
@@ -185,7 +189,7 @@ def test_mangled_pictures_have_a_status_and_do_not_cost_more_than_themselves(kin
     dice, target = random.Random(kind), io.BytesIO()
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 50, 3), np.uint8)).save(target, kind)
     bodies = [mangled(target.getvalue(), dice) for _ in range(150)]
-    with closing(IsolatedDecoder(to_stored)) as decoder:
+    with closing(IsolatedDecoder(to_stored, prepare=READY)) as decoder:
         mangled_ones = answers(decoder, [*bodies, GOOD[0]])
     assert mangled_ones.pop() == to_stored(GOOD[0])
     known = {"ok", "decode_error", "not_an_image", "too_many_pixels"}
@@ -287,7 +291,7 @@ def test_a_child_is_replaced_after_its_time() -> None:
 def test_200_batches_leave_nothing_behind() -> None:
     gc.collect()
     before, waiting = descriptors(), children()
-    with closing(IsolatedDecoder(to_stored)) as decoder:
+    with closing(IsolatedDecoder(to_stored, prepare=READY)) as decoder:
         small = GOOD[:1] * MOST_PICTURES
         answers(decoder, small)
         during = descriptors(), len(children())
@@ -299,7 +303,7 @@ def test_200_batches_leave_nothing_behind() -> None:
 
 def test_a_decoder_that_is_forgotten_ends_its_child() -> None:
     before = descriptors()
-    decoder = IsolatedDecoder(to_stored)
+    decoder = IsolatedDecoder(to_stored, prepare=READY)
     answers(decoder, GOOD[:1])
     del decoder
     assert (descriptors(), children()) == (before, [])
@@ -372,7 +376,7 @@ def test_a_download_has_the_same_outcomes_isolated_or_not(web: SmallWeb, isolate
     table = pa.table({"key": [f"{i:032x}" for i in range(60)], "url": urls_of(web, bodies)})
     output = operator.run(Batch(table, [None] * 60), operator.open())
     for place, body in enumerate(bodies):
-        (inline,) = answers(InlineDecoder(partial(to_stored, shortest_side_px=64)), [body])
+        (inline,) = answers(InlineDecoder(partial(to_stored, form=PictureForm(shortest_side_px=64))), [body])
         assert output.stored is not None
         if isinstance(inline, Stored):
             assert output.stored[place] == inline.bytes
@@ -384,7 +388,7 @@ def test_a_download_has_the_same_outcomes_isolated_or_not(web: SmallWeb, isolate
 def test_a_part_with_poisons_completes_without_them(
     web: SmallWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "to_stored", ignoring_options)
+    monkeypatch.setattr(fetcher, "to_stored", ignoring_options)
     kinds = ["segfault", "no_picture", "exit"]
     urls = urls_of(web, [*GOOD, *(poison(kind) for kind in kinds)])
     captions = [f"good {place}" for place in range(len(GOOD))] + kinds

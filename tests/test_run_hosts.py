@@ -210,8 +210,8 @@ def test_no_thread_is_left_behind(web: Web) -> None:
 def test_the_operator_takes_what_its_workplace_offers(tmp_path: Path) -> None:
     operator, store = Download(per_host=3, requests_per_s=2.0), Store.open(tmp_path)
     told: list[tuple[object, ...]] = []
-    alone = operator.open_at(Workplace(store))
-    among_others = operator.open_at(Workplace(store, lambda *what: told.append(what)))
+    alone = operator.open_at(Workplace(store)).hosts
+    among_others = operator.open_at(Workplace(store, lambda *what: told.append(what))).hosts
     assert type(alone).__name__ == "HostPolicy"
     assert alone.limits == among_others.limits == HostLimits(3, 2.0)
     assert isinstance(among_others, LeasedHosts)

@@ -9,6 +9,7 @@ import numpy as np
 from curation.execution.crashes import Hunt, hunt
 from curation.execution.worker import PartTask, Worked
 from curation.stage import OperatorStep
+from curation.storage.store import Store
 from schemas.errors import PartError, RunError
 
 _CRASHES_BEFORE_HUNTING = 2
@@ -93,12 +94,12 @@ def run_parts(executor: Executor, tasks: Iterator[tuple[PartTask, bool]]) -> Ite
         raise PartError(f"{first}{others}; run the same again, or fail their rows by decision: {decision}") from first
 
 
-def open_models(executor: Executor, steps: Iterable[OperatorStep]) -> None:
+def open_models(executor: Executor, store: Store, steps: Iterable[OperatorStep]) -> None:
     """Open operators in the worker that will run them, so that a model that cannot be loaded costs no part.
 
     Raises RunError.
     """
-    for _ in run_each(executor, _open, ((step.label, step) for step in steps), actor=True):
+    for _ in run_each(executor, _open, ((step.label, (step, store)) for step in steps), actor=True):
         pass
 
 
@@ -196,8 +197,8 @@ def _work(task: PartTask, **where: Any) -> Worked:
     return work(task, **where)
 
 
-def _open(step: OperatorStep, *, actor: bool, opened: Any) -> None:
-    opened.get(step)
+def _open(task: tuple[OperatorStep, Store], *, actor: bool, opened: Any) -> None:
+    opened.get(*task)
 
 
 def _probe(task: _Probe, *, actor: bool, opened: Any) -> bool:

@@ -1,10 +1,8 @@
 """Fetches pictures and keeps them in the store; the network goes on while pictures are decoded."""
 
 import itertools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -13,18 +11,13 @@ from pydantic import Field, field_validator
 
 from curation.fetch.addresses import WEB_PORTS, parse_networks
 from curation.fetch.block_lists import load_block_lists
-from curation.fetch.completed import Arrived, Completed, completed
-from curation.fetch.decoding import Decoder, InlineDecoder
-from curation.fetch.host_policy import HostLimits, HostPolicy
-from curation.fetch.isolated import IsolatedDecoder
-from curation.fetch.leased_hosts import LeasedHosts
-from curation.fetch.once_per_url import Wanted, fetch_once_per_url
+from curation.fetch.completed import Completed
+from curation.fetch.fetcher import Fetcher
+from curation.fetch.host_policy import HostLimits
+from curation.fetch.once_per_url import Wanted
 from curation.fetch.outcomes import PASSING
 from curation.fetch.picture_form import PictureForm
 from curation.fetch.policy import USER_AGENT, FetchPolicy
-from curation.fetch.readiness import make_ready, require_decoder
-from curation.fetch.site_book import SiteBook
-from curation.fetch.to_stored import to_stored
 from curation.operator import Batch, Operator, Output, Resources, Workplace, setting
 from schemas.columns import (
     HTTP_STATUS,
@@ -39,17 +32,8 @@ from schemas.columns import (
 )
 
 _GROUP_ROWS = 64  # completed rows that go on together
-_PATIENCE_S = 0.02  # without a fetch that ends, until we look at what has been decoded meanwhile
 
 Batches = Iterator[tuple[np.ndarray, Batch]]
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """What all fetches of a worker share: the state per host, and what decodes."""
-
-    hosts: HostPolicy
-    decoder: Decoder
 
 
 class Download(Operator, PictureForm):
@@ -102,35 +86,25 @@ class Download(Operator, PictureForm):
         """The block lists can be read."""
         load_block_lists(self.block_domains, self.block_hashes)
 
-    def open(self) -> _Opened:
-        """How hosts are treated, and the decoder; its process is started with the first picture."""
+    def open(self) -> Fetcher:
+        """How hosts are treated, and the decoder."""
         return self.open_at(Workplace())
 
-    def open_at(self, workplace: Workplace) -> _Opened:
-        """The same, with what sites said before, and with its share of the limits where there are other workers."""
+    def open_at(self, workplace: Workplace) -> Fetcher:
+        """The same, with what a worker's place offers. Raises RunError."""
         limits = HostLimits(self.per_host, self.requests_per_s)
-        if workplace.hosts is not None:
-            hosts: HostPolicy = LeasedHosts(limits, exchange=partial(workplace.hosts, workplace.store, limits))
-        else:
-            hosts = HostPolicy(limits, sites=SiteBook(workplace.store))
-        return _Opened(hosts, self._decoder())
+        form = PictureForm(**{name: getattr(self, name) for name in PictureForm.model_fields})
+        return Fetcher.at(workplace, limits, form, isolate=self.isolate)
 
-    def _decoder(self) -> Decoder:
-        to_picture, prepare = partial(to_stored, form=self._form), partial(make_ready, self._form)
-        if self.isolate:
-            require_decoder(self._form)
-            return IsolatedDecoder(to_picture, prepare=prepare)
-        prepare()
-        return InlineDecoder(to_picture)
-
-    def run(self, batch: Batch, opened: _Opened) -> Output:
+    def run(self, batch: Batch, opened: Fetcher) -> Output:
         """The outcome of each row of one batch."""
-        done = sorted(self._completed(iter([(np.arange(len(batch)), batch)]), opened), key=lambda one: one.row)
+        rows = iter([(np.arange(len(batch)), batch)])
+        done = sorted(opened.completed(self._wanted(rows), self._policy), key=lambda one: one.row)
         return self._output(done)
 
-    def stream(self, batches: Batches, opened: _Opened) -> Iterator[tuple[np.ndarray, Output]]:
+    def stream(self, batches: Batches, opened: Fetcher) -> Iterator[tuple[np.ndarray, Output]]:
         """Outcomes in the order in which fetches end; rows that stand together with one URL cost one fetch."""
-        with closing(self._completed(batches, opened)) as completed:
+        with closing(opened.completed(self._wanted(batches), self._policy)) as completed:
             for group in iter(lambda: list(itertools.islice(completed, _GROUP_ROWS)), []):
                 yield np.array([done.row for done in group], np.int64), self._output(group)
 
@@ -149,19 +123,6 @@ class Download(Operator, PictureForm):
             allow_networks=self.allow_networks,
             block_lists=load_block_lists(self.block_domains, self.block_hashes),
         )
-
-    @property
-    def _form(self) -> PictureForm:
-        return PictureForm(**{name: getattr(self, name) for name in PictureForm.model_fields})
-
-    def _completed(self, batches: Batches, opened: _Opened) -> Generator[Completed, None, None]:
-        policy = self._policy
-        with closing(fetch_once_per_url(self._wanted(batches), policy, opened.hosts, _PATIENCE_S)) as results:
-            arrivals = (None if result is None else Arrived(*result, policy.block_lists) for result in results)
-            to_decode = (None if one is None else (one, one.to_decode) for one in arrivals)
-            with closing(opened.decoder.stream(to_decode)) as decoded:
-                for arrived, picture in decoded:
-                    yield from completed(arrived, picture)
 
     def _wanted(self, batches: Batches) -> Iterator[Wanted]:
         for rows, batch in batches:

@@ -1,0 +1,60 @@
+"""From rows that want a picture to their outcomes: fetched, decoded, completed. One per worker, for all its batches."""
+
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+from curation.fetch.completed import Arrived, Completed, completed
+from curation.fetch.decoding import Decoder, InlineDecoder
+from curation.fetch.host_policy import HostLimits, HostPolicy
+from curation.fetch.isolated import IsolatedDecoder
+from curation.fetch.leased_hosts import LeasedHosts
+from curation.fetch.once_per_url import Wanted, fetch_once_per_url
+from curation.fetch.picture_form import PictureForm
+from curation.fetch.policy import FetchPolicy
+from curation.fetch.readiness import make_ready, require_decoder
+from curation.fetch.site_book import SiteBook
+from curation.fetch.to_stored import to_stored
+from curation.operator import Workplace
+
+_PATIENCE_S = 0.02  # without a fetch that ends, until we look at what has been decoded meanwhile
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """What all fetches of a worker share: how hosts are treated, and what decodes."""
+
+    hosts: HostPolicy
+    decoder: Decoder
+
+    @classmethod
+    def at(cls, workplace: Workplace, limits: HostLimits, form: PictureForm, *, isolate: bool) -> "Fetcher":
+        """With what sites said before, and with its share of the limits where there are other workers.
+
+        Raises RunError where this machine cannot decode as the form wants.
+        """
+        if workplace.hosts is not None:
+            hosts: HostPolicy = LeasedHosts(limits, exchange=partial(workplace.hosts, workplace.store, limits))
+        else:
+            hosts = HostPolicy(limits, sites=SiteBook(workplace.store))
+        return cls(hosts, _decoder(form, isolate=isolate))
+
+    def completed(self, wanted: Iterable[Wanted], policy: FetchPolicy) -> Generator[Completed, None, None]:
+        """The outcome of every row, in the order in which fetches and decoding end."""
+        with closing(fetch_once_per_url(wanted, policy, self.hosts, _PATIENCE_S)) as results:
+            arrivals = (None if result is None else Arrived(*result, policy.block_lists) for result in results)
+            to_decode = (None if one is None else (one, one.to_decode) for one in arrivals)
+            with closing(self.decoder.stream(to_decode)) as decoded:
+                for arrived, picture in decoded:
+                    yield from completed(arrived, picture)
+
+
+def _decoder(form: PictureForm, *, isolate: bool) -> Decoder:
+    """What decodes; an isolated one's process is started with the first picture, and made ready there."""
+    to_picture, prepare = partial(to_stored, form=form), partial(make_ready, form)
+    if isolate:
+        require_decoder(form)
+        return IsolatedDecoder(to_picture, prepare=prepare)
+    prepare()
+    return InlineDecoder(to_picture)
