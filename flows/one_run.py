@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from curation.job import Job, Result, Wishes
-from curation.storage.store import Store
+from curation.storage.store import Store, require_no_file
 from flows.environment import quiet_environment
 from flows.progress import Progress, View
 from flows.services import Services
@@ -50,6 +50,7 @@ class Request:
         spec = read_yaml(self.spec, CurationSpec, overrides=self.overrides).spec
         # Absolute, because workers on a cluster stand in another folder.
         store = Path(self.store or spec.store).absolute()
+        require_no_file(store)
         job = Job.open(spec, progress, Wishes(store, self.limit, self.retry, self.give_up))
         progress.begin(spec.name, job.plan)
         return job

@@ -299,3 +299,11 @@ def test_an_operator_at_which_most_rows_failed_is_worth_a_warning() -> None:
     ]
     (sentence,) = funnel_warnings(rows, ["keep"])
     assert sentence.startswith("warning: 5 of 9 rows failed at steps[1] download (timeout 5);")
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_a_store_that_is_a_file_is_the_users_mistake(tmp_path: Path, verb: str) -> None:
+    spec = write_spec(tmp_path)
+    done = pairmill(verb, str(spec), "--store", str(tmp_path / "pairs.csv"))
+    assert done.exit_code == 2
+    assert "pairs.csv is a file, and a store is a folder; name another with --store" in done.output
