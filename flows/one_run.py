@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from curation.job import Job, Result, Wishes
 from curation.storage.store import Store, require_no_file
 from flows.environment import quiet_environment
+from flows.home import recorded
 from flows.progress import Progress, View
 from flows.services import Services
 from flows.status_file import StatusFile
@@ -44,6 +45,11 @@ class Request:
     executor: ExecutorName = "ray"
     ray_address: str | None = None
     debug: bool = False
+
+    @property
+    def on_background_ray(self) -> bool:
+        """Whether its workers would be those of the Ray that `pairmill up` started."""
+        return self.executor == "ray" and not self.ray_address and recorded("ray") is not None
 
     def open_job(self, progress: Progress) -> Job:
         """Check everything that can be known; nothing is written. Raises InputError."""
@@ -78,7 +84,7 @@ class Session:
             session._opened.callback(session.services.close)
         # Runs share the store; `prune` wants it for itself.
         session._opened.enter_context(Store.open(job.store_path).lock())
-        progress.views.append(StatusFile(job.store_path))
+        progress.views.append(StatusFile(job.store_path, on_background_ray=request.on_background_ray))
         return session
 
     def __enter__(self) -> "Session":

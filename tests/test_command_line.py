@@ -190,6 +190,18 @@ def test_operators_lists_every_step_with_parameters_and_columns() -> None:
     assert all(f"{name} (" in text for name in rows)
 
 
+def test_down_is_refused_while_a_run_has_its_workers_there(tmp_path: Path) -> None:
+    told = StatusFile(tmp_path / "store", on_background_ray=True)
+    told.show(Tally(name="tiny"), now=True)
+    refused = pairmill("down")
+    assert refused.exit_code == 1
+    assert f"error: down: tiny on {tmp_path}/store (process {os.getpid()}) goes on" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert pairmill("down", "--yes").exit_code == 0
+    told.close()
+    assert pairmill("down").exit_code == 0
+
+
 def test_status_and_down_say_that_nothing_runs() -> None:
     assert "no run goes on" in pairmill("status").output
     assert "nothing was up" in pairmill("down").output
