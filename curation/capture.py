@@ -100,19 +100,25 @@ def _captured(row: CapturedRow, place: int, pictures: PictureWriter) -> dict[str
     """One row as it stands in the capture's table; its picture goes to the tar."""
     ours: dict[str, Any] = {"url": row.url, "caption": row.caption, "own_key": row.key, "origin": row.origin}
     if row.failure is not None:
-        ours["failure"] = f"{row.failure.status}: {row.failure.error}"
+        ours["failure"] = _reason(row, row.failure.status, row.failure.error)
     elif row.picture is not None:
         ours["picture_sha256"] = hashlib.sha256(row.picture).hexdigest()
         try:
             stored = to_stored(row.picture)
         except DecodeError as error:
-            ours["failure"] = f"{error.status}: {error}"
+            ours["failure"] = _reason(row, error.status, str(error))
         else:
             ours["stored_sha256"] = hashlib.sha256(stored.bytes).hexdigest()
             ours["original_width_px"] = stored.original_width_px
             ours["original_height_px"] = stored.original_height_px
             pictures.add(place, ours["picture_sha256"], stored.bytes)
     return {OURS + name: value for name, value in ours.items()} | dict(row.extra)
+
+
+def _reason(row: CapturedRow, status: str, said: str) -> str:
+    """Why a row failed, with the file that it came from: what has neither URL nor picture has no other name."""
+    named = said if said.startswith(row.origin) else f"{row.origin}: {said}"
+    return f"{status}: {named}"
 
 
 def _relation(store: Store, files: list[FileRef], source: CapturedSource, limit: int | None) -> str:
