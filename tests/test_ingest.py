@@ -173,7 +173,7 @@ def test_a_source_may_name_its_columns_as_ingest_names_its_own(store):
     assert [table[name].to_pylist() for name in names] == [[i] for i in range(len(names))]
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet", "folder", "webdataset", "img2dataset"])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl", "folder", "webdataset", "img2dataset"])
 def test_a_source_without_rows_is_refused_before_anything_is_in_the_store(tmp_path, kind):
     pairs = {"url": pa.array([], pa.string()), "caption": pa.array([], pa.string())}
     folder = tmp_path / "source"

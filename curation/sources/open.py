@@ -31,7 +31,7 @@ def open_source(spec: Source, limit: int | None = None) -> TableSource | Capture
 def _with_rows(table: TableSource) -> TableSource:
     """The table, if it has any row: a set of nothing would be its newest version."""
     paths = [path for path, _ in table.described]
-    with database() as connection, readable(f"source table: {paths[0]}"):
+    with database() as connection, readable("source table"):
         found = first_row(connection, f"SELECT 1 FROM ({table.relation()}) LIMIT 1")
     if not found:
         others = f" and {len(paths) - 1:,} more files hold" if len(paths) > 1 else " holds"

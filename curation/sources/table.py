@@ -122,7 +122,7 @@ def _suffix(path: str) -> str:
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, form: Format, path: str, where: str) -> Columns:
-    with readable(f"{where}: {path}"):
+    with readable(f"{where}: {path}", path):
         columns = form.describe(connection, path)
     refuse_equal([name for name, _ in columns], f"{where}: {path}")
     return columns
