@@ -1,8 +1,10 @@
 """What is wrong with a specification is known before anything runs, and said by step."""
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from curation.against import pin_against
 from curation.ingest import Snapshot
 from curation.plan import build_plan, name_plan
 from curation.stage import OperatorStep, Plan
@@ -96,3 +98,21 @@ def test_what_an_operator_reads_and_how_its_columns_are_called_name_another_plan
         spec = CurationSpec.model_validate({"name": "x", "source": {"table": "t.parquet"}, "steps": [step]})
         names.add(name_plan(build_plan(spec, extra, captured=False), spec, snapshot, 0))
     assert len(names) == 3
+
+
+@pytest.mark.parametrize(
+    ("against", "said"),
+    [
+        ("nonesuch.parquet", "there is no 'nonesuch.parquet'; in {folder} there are: evaluation.parquet, other"),
+        ("evaluaton.parquet", "there is no 'evaluaton.parquet'; did you mean 'evaluation.parquet'?"),
+        ("evaluation.parquet", "{folder}/evaluation.parquet: there is no 'phash'; did you mean 'phsh'?"),
+    ],
+)
+def test_what_is_wrong_with_against_is_said_by_step_with_what_exists(tmp_path, against, said):
+    pq.write_table(pa.table({"phsh": pa.array([1], pa.uint64())}), tmp_path / "evaluation.parquet")
+    (tmp_path / "other").mkdir()
+    plan = plan_of([DOWNLOAD, "image_hash", {"dedup": {"by": "phash", "against": str(tmp_path / against)}}])
+    with pytest.raises(InputError) as caught:
+        pin_against(plan, "x")
+    assert str(caught.value).startswith("steps[2] dedup: against: ")
+    assert said.format(folder=tmp_path) in str(caught.value)
