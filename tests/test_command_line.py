@@ -319,3 +319,23 @@ def test_a_store_that_is_a_file_is_the_users_mistake(tmp_path: Path, verb: str) 
     done = pairmill(verb, str(spec), "--store", str(tmp_path / "pairs.csv"))
     assert done.exit_code == 2
     assert "pairs.csv is a file, and a store is a folder; name another with --store" in done.output
+
+
+def test_evaluate_takes_the_folder_that_train_made_or_the_model_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[Path] = []
+    monkeypatch.setattr("training.evaluate.zeroshot.zeroshot", lambda folder, *_, **__: scored.append(folder) or {})
+    for name in ("cats/1.png", "dogs/2.png", "out/model/open_clip_config.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "pictures").mkdir()
+    for name in ("cats", "dogs"):
+        (tmp_path / name).rename(tmp_path / "pictures" / name)
+    for model in ("out", "out/model"):
+        assert pairmill("evaluate", model, "--folder", "pictures").exit_code == 0
+    assert scored == [Path("out/model")] * 2
+    for model, said in (("pictures", "holds no trained model"), ("nowhere", "is no folder")):
+        refused = pairmill("evaluate", model, "--folder", "pictures")
+        assert refused.exit_code == 2
+        assert f"error: evaluate: {model}: {said}; name the folder that `train` made" in refused.stderr
