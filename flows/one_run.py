@@ -9,7 +9,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from schemas.reading import read_yaml
 if TYPE_CHECKING:
     from curation.execution.executor import Executor
 
+_MOMENT_S = 1.0
 ExecutorName = Literal["ray", "in-process"]
 
 
@@ -83,7 +84,8 @@ class Session:
         if services is None:
             session._opened.callback(session.services.close)
         # Runs share the store; `prune` wants it for itself.
-        session._opened.enter_context(Store.open(job.store_path).lock())
+        with _told_if_long(progress, f"waits for `pairmill prune`, which has the store {job.store_path} for itself"):
+            session._opened.enter_context(Store.open(job.store_path).lock())
         progress.views.append(StatusFile(job.store_path, on_background_ray=request.on_background_ray))
         return session
 
@@ -192,6 +194,18 @@ def _on_ray(job: Job) -> "Executor":
     from curation.execution.on_ray import OnRay
 
     return OnRay(WorkerNeeds.of(job.plan, job.spec.execution))
+
+
+@contextlib.contextmanager
+def _told_if_long(progress: Progress, activity: str) -> Iterator[None]:
+    """Say what is waited for when it takes longer than a moment."""
+    timer = threading.Timer(_MOMENT_S, progress.doing, [activity])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager

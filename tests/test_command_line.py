@@ -7,14 +7,18 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from curation.storage.store import Store
 from flows.command_line import cli
 from flows.display import display
-from flows.progress import Tally
+from flows.one_run import Request, Session
+from flows.progress import Progress, Tally
 from flows.status_file import StatusFile
 from flows.wording import funnel_warnings
 
@@ -339,3 +343,32 @@ def test_evaluate_takes_the_folder_that_train_made_or_the_model_in_it(
         refused = pairmill("evaluate", model, "--folder", "pictures")
         assert refused.exit_code == 2
         assert f"error: evaluate: {model}: {said}; name the folder that `train` made" in refused.stderr
+
+
+def test_a_run_that_waits_for_prune_says_so(tmp_path: Path) -> None:
+    spec, out = write_spec(tmp_path), io.StringIO()
+    pruning, done = threading.Event(), threading.Event()
+
+    def prune() -> None:
+        with Store.open(tmp_path / "store").lock(exclusive=True):
+            pruning.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=prune)
+    thread.start()
+    pruning.wait(30)
+    progress = Progress([display(out)])
+    waiting = threading.Thread(target=lambda: Session.open(Request(str(spec)), progress).__exit__(None, None, None))
+    waiting.start()
+    try:
+        end = time.monotonic() + 20
+        while "waits for `pairmill prune`" not in out.getvalue():
+            assert time.monotonic() < end, out.getvalue()
+            time.sleep(0.05)
+        assert waiting.is_alive()
+    finally:
+        done.set()
+        waiting.join(20)
+        thread.join(20)
+        progress.close()
+    assert not waiting.is_alive()
