@@ -52,6 +52,23 @@ def write_spec(folder: Path, steps: str = "  - keep: length(caption) >= 3", rows
     return spec
 
 
+def test_help_cuts_no_summary_where_the_terminal_is_narrow() -> None:
+    shown = CliRunner().invoke(cli, ["--help"], terminal_width=80).output
+    assert "..." not in shown.replace("[ARGS]...", "")
+    assert "train on the result, and hold it against the" in " ".join(shown.split())
+
+
+def test_plan_tells_of_no_stage_without_a_step(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "  - keep: length(caption) >= 3\n  - top: {by: score, rows: 3}")
+    shown = pairmill("plan", str(spec)).output
+    assert "stage 1  steps[0] keep, steps[1] top" in shown
+    assert "stage 2" not in shown
+    spec.write_text(
+        spec.read_text().replace("top: {by: score, rows: 3}", "top: {by: score, rows: 3}\n  - caption_stats")
+    )
+    assert "stage 2  steps[2] caption_stats" in pairmill("plan", str(spec)).output
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
@@ -243,6 +260,7 @@ def test_the_display_stays_in_place_on_a_terminal_and_writes_lines_elsewhere(mon
     tally.stage_started, tally.last_part, tally.dropped = 100.0, 104.0, {"keep": 7, "download": 12}
     assert tally.rows_per_s == 100
     assert tally.eta_s(now=104.0) == 6
+    assert tally.eta_s(now=111.0) is None  # it took longer than that already
     written = io.StringIO()
     display(written).show(tally, now=True)
     assert "download: 400 of 1,000 rows, 100 rows/s" in written.getvalue()

@@ -250,7 +250,9 @@ def test_a_source_travels_to_another_process(tmp_path):
 def test_what_names_no_file_is_refused_with_what_is_there(tmp_path):
     write(tmp_path / "pairs.parquet", PAIRS)
     assert "did you mean 'pairs.parquet'?" in refusal(str(tmp_path / "pair.parquet"))
-    assert "matches no file" in refusal(str(tmp_path / "*.csv"))
+    found = refusal(str(tmp_path / "pair*.csv"))
+    assert "matches no file" in found
+    assert "did you mean" not in found
     assert "is a folder" in refusal(str(tmp_path))
     assert "there is no folder" in refusal(str(tmp_path / "no" / "a.csv"))
     assert "braces are not expanded" in refusal(str(tmp_path / "{0..3}.csv"))
@@ -292,6 +294,9 @@ def test_a_missing_column_is_refused_with_what_exists(tmp_path):
     message = refusal(path)
     assert "has no column 'url'" in message
     assert "it has: URL, caption; did you mean 'URL'?" in message
+    with_v = write(tmp_path / "b.parquet", [{"url": "u", "caption": "c", "v": 1}])
+    assert "has column 'v', and " in (said := refusal([with_v, write(tmp_path / "c.parquet", PAIRS)]))
+    assert "did you mean 'v'" not in said
     assert "has no column 'alt'" in refusal(path, {"url": "URL", "caption": "alt"})
 
 

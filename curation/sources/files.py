@@ -67,7 +67,8 @@ def _neighbours(pattern: str) -> str:
     if not names:
         return f"; the folder {folder} is empty"
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"; in {folder} there is: {shown}{did_you_mean(os.path.basename(pattern), names)}"
+    hint = "" if glob.has_magic(pattern) else did_you_mean(os.path.basename(pattern), names)
+    return f"; in {folder} there is: {shown}{hint}"
 
 
 def labels(paths: Sequence[str]) -> tuple[str, ...]:
