@@ -102,7 +102,7 @@ def test_check_shows_steps_and_columns(tmp_path: Path) -> None:
 
 def test_check_schema_is_a_json_schema_with_every_step() -> None:
     schema = json.loads(pairmill("check", "--schema").stdout)
-    named = [entry["required"][0] for entry in schema["properties"]["steps"]["items"]["anyOf"] if "required" in entry]
+    named = [entry["required"][0] for entry in schema["$defs"]["step"]["anyOf"] if "required" in entry]
     assert {"keep", "top", "dedup", "download"} <= set(named)
 
 
