@@ -81,7 +81,9 @@ def _ended(said: str) -> RunError:
 
 def _refuses() -> bool:
     """Whether the head of the cluster takes no connection; one that is merely slow does not count."""
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    host, _, port = getattr(ray.get_runtime_context(), "gcs_address", "").rpartition(":")
+    if not port:
+        return False  # connected by a Ray client, which says itself that it is cut off
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_EVERY_S).close()
     except ConnectionRefusedError:
@@ -125,7 +127,8 @@ class OnRay:
         """Tasks that find room in the cluster, or the size of the pool of actors."""
         if actor:
             return self._needs.actors
-        there, task = ray.cluster_resources(), self._needs.task
+        with _calling_ray():
+            there, task = ray.cluster_resources(), self._needs.task
         return max(1, int(there.get("CPU", 1) / task.cpus)) if task.cpus else max(1, int(there.get("CPU", 1)))
 
     def submit(self, function: Callable[..., Any], task: Any, *, actor: bool) -> Any:
