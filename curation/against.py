@@ -15,12 +15,13 @@ from curation.storage.store import file_sha256
 from schemas.columns import IMAGE, KEY
 from schemas.errors import InputError, RunError
 from schemas.manifest import Manifest, newest_version, read_manifest
+from schemas.nearest import unknown_name
 from schemas.pins import put_pin
 
 
 def pin_against(plan: Plan, own_name: str) -> Plan:
     """The plan with everything pinned that its steps compare with. Raises InputError."""
-    return replace(plan, steps=tuple(_pinned(plan, step, own_name) for step in plan.steps))
+    return replace(plan, steps=tuple(_named(plan, step, own_name) for step in plan.steps))
 
 
 def note_against(plan: Plan, own_name: str) -> None:
@@ -58,6 +59,13 @@ def rows_of(files: Sequence[Pinned]) -> int:
     return sum(pq.read_metadata(file.path).num_rows for file in files)
 
 
+def _named(plan: Plan, step: OperatorStep | SelectionStep, own_name: str) -> OperatorStep | SelectionStep:
+    try:
+        return _pinned(plan, step, own_name)
+    except InputError as error:
+        raise InputError(f"{step.label}: {error}") from error
+
+
 def _pinned(plan: Plan, step: OperatorStep | SelectionStep, own_name: str) -> OperatorStep | SelectionStep:
     patterns = getattr(step.step, "against", ()) if isinstance(step, SelectionStep) else ()
     if not isinstance(step, SelectionStep) or not patterns:
@@ -79,7 +87,10 @@ def _pinned(plan: Plan, step: OperatorStep | SelectionStep, own_name: str) -> Op
 def _paths(pattern: str) -> Iterator[Path]:
     found = [Path(p) for p in sorted(glob.glob(pattern))] if glob.has_magic(pattern) else [Path(pattern)]
     if not found or not found[0].exists():
-        raise InputError(f"against: {pattern}: there is no such file; give Parquet files or a curated set's folder")
+        folder = Path(pattern).parent
+        there = sorted(path.name for path in folder.glob("*") if path.suffix in (".parquet", ".json") or path.is_dir())
+        near = unknown_name(Path(pattern).name, there, f"in {folder} there are")
+        raise InputError(f"against: {pattern}: {near}; give Parquet files or a curated set's folder")
     return iter(found)
 
 
@@ -102,7 +113,7 @@ def _require_same_operator(path: Path, manifest: Manifest, plan: Plan, step: Sel
     ours = plan.producer(where.step).base_fingerprint if where.kind == "sidecar" and where.step >= 0 else None
     if theirs is not None and manifest.operators.get(theirs) != ours:
         raise InputError(
-            f"{step.label}: against: {path}: column {column!r} comes from {theirs} there, by another operator, "
+            f"against: {path}: column {column!r} comes from {theirs} there, by another operator, "
             "parameters or pictures than here, so its values may not compare; make both sets alike, or declare with "
             "`assume_equal: true` that they do"
         )
@@ -121,10 +132,8 @@ def _require_columns(file: Pinned, step: SelectionStep, types: Mapping[str, pa.D
     names = schema.names
     for column in step.step.against_columns.values():
         if column not in names:
-            raise InputError(
-                f"{step.label}: against: {file.path.name} has no column {column!r}; it has {', '.join(names)}"
-            )
+            raise InputError(f"against: {file.path}: {unknown_name(column, names, 'its columns are')}")
     try:
         step.step.check_against(_as_decided_on(schema.empty_table(), file.path.name, step.step.against_columns), types)
     except InputError as error:
-        raise InputError(f"{step.label}: {file.path}: {error}") from error
+        raise InputError(f"{file.path}: {error}") from error

@@ -119,17 +119,23 @@ def _captured(
     """One row as it stands in the capture's table; its picture goes to the tar."""
     ours: dict[str, Any] = {"url": row.url, "caption": row.caption, "own_key": row.key, "origin": row.origin}
     if row.failure is not None:
-        ours["failure"] = f"{row.failure.status}: {row.failure.error}"
+        ours["failure"] = _reason(row, row.failure.status, row.failure.error)
     elif row.picture is not None:
         ours["picture_sha256"] = hashlib.sha256(row.picture).hexdigest()
         if isinstance(picture, DecodeError):
-            ours["failure"] = f"{picture.status}: {picture}"
+            ours["failure"] = _reason(row, picture.status, str(picture))
         elif picture is not None:
             ours["stored_sha256"] = hashlib.sha256(picture.bytes).hexdigest()
             ours["original_width_px"] = picture.original_width_px
             ours["original_height_px"] = picture.original_height_px
             pictures.add(place, ours["picture_sha256"], picture.bytes)
     return {OURS + name: value for name, value in ours.items()} | dict(row.extra)
+
+
+def _reason(row: CapturedRow, status: str, said: str) -> str:
+    """Why a row failed, with the file that it came from: what has neither URL nor picture has no other name."""
+    named = said if said.startswith(row.origin) else f"{row.origin}: {said}"
+    return f"{status}: {named}"
 
 
 def _relation(store: Store, files: list[FileRef], source: CapturedSource, limit: int | None) -> str:

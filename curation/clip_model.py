@@ -3,11 +3,16 @@
 Shapes: B rows of one forward pass, N rows given, D numbers per vector, T tokens.
 """
 
+import contextlib
 import difflib
 import hashlib
 import importlib.util
 import json
-from collections.abc import Sequence
+import logging
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +25,7 @@ from schemas.errors import InputError, RunError
 CONFIG = "open_clip_config.json"
 _WEIGHTS = (".safetensors", ".bin", ".pth")
 _BESIDE_WEIGHTS = (".json", ".txt", ".model")  # configuration and tokenizer
+_HUB_TIMEOUT_S = 10
 _MOST_CAPTION_CHARS = (
     4_000  # more than a context of 77 tokens takes; a tokenizer's time grows with the square of a word
 )
@@ -94,7 +100,8 @@ class LoadedClip:
         self._device = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         self._half = precision == "bf16"
         try:
-            self._load(source)
+            with _quietly(source):
+                self._load(source)
         except Exception as error:
             named = f"{source.model} ({source.weights})" if source.weights else source.model
             raise RunError(
@@ -140,6 +147,40 @@ class LoadedClip:
         vectors_BD = torch.nn.functional.normalize(vectors_BD.float(), dim=-1)
         found: np.ndarray = vectors_BD[:count].cpu().numpy()
         return found
+
+
+@contextlib.contextmanager
+def _quietly(source: ClipModel) -> Iterator[None]:
+    """Load without the log lines of open_clip and the Hub, whose error is raised anyway; without a network at once.
+
+    Where the Hub does not answer, it is taken for offline: what is cached is found, and nothing is tried for a minute.
+    """
+    from huggingface_hub import constants
+
+    root, before, offline = logging.getLogger(), logging.root.manager.disable, constants.HF_HUB_OFFLINE
+    handlers = root.handlers[:]  # logging.warning() adds one where there is none
+    logging.disable(logging.ERROR)
+    wants_hub = source.folder is None and not Path(source.weights or "").is_file()
+    constants.HF_HUB_OFFLINE = offline or (wants_hub and not _answers(constants.ENDPOINT))
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        logging.disable(before)
+        root.handlers[:] = handlers
+
+
+def _answers(url: str) -> bool:
+    """Whether anybody answers there, by way of a proxy where one is set."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return True
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ssl.SSLError)  # the Hub's own client may know other certificates
+    except OSError:
+        return False
+    return True
 
 
 def quick_gelu(model: str, weights: str | None) -> bool:

@@ -38,17 +38,20 @@ class Draft:
 
     def add(self, column: Column, where: Where, step: str = "the source") -> None:
         """Add a column. Raises InputError where one of that name is there."""
-        if column.name not in self.columns:
-            self.columns[column.name] = where
-        elif self.columns[column.name].kind == "source":
-            raise InputError(
-                f"adds column {column.name!r}, which the source has already; read the source's under another name: "
-                f"source: {{columns: {{source_{column.name}: {column.name}}}}}, or drop this step"
-            )
+        found = self.columns.setdefault(column.name, where)
+        if found is where:
+            return
+        if where.kind == "mark":
+            remedy = "write another name behind `mark:`"
         else:
-            raise InputError(
-                f"adds column {column.name!r}, which an earlier step added; write `as: <prefix>` beside {step}"
+            remedy = "call yours otherwise" if step == "derive" else f"write `as: <prefix>` beside {step}"
+        who = {"source": "the source has already", "part": "every row has"}.get(found.kind, "an earlier step added")
+        if found.kind == "source":
+            remedy = (
+                "read the source's under another name: "
+                f"source: {{columns: {{source_{column.name}: {column.name}}}}}, or {remedy}"
             )
+        raise InputError(f"adds column {column.name!r}, which {who}; {remedy}")
 
     def require(self, wanted: Column, name: str) -> None:
         """Raise InputError where there is no column of that name, or one of another type than an operator reads."""

@@ -21,6 +21,7 @@ from curation.storage.pool import Part, Pool, extend_pool, read_pool
 from curation.storage.store import FileRef, Store, digest
 from curation.storage.tables import put_table, read_table, runs_of
 from schemas import columns as c
+from schemas.errors import SourceError
 
 OURS = "_pairmill_"  # before our names where the source's own columns stand beside them
 MEMBER = f"{OURS}member"
@@ -87,6 +88,8 @@ def ingest(
         return found
     with out_of_core.database(store) as database:
         rows_read = _stage(database, staging)
+        if not rows_read:
+            raise SourceError("source: has no rows; a set of nothing would become its newest version")
         ((keys,),) = database.sql("SELECT (SELECT count(*) FROM staged) + (SELECT count(*) FROM rejected)").fetchall()
         check(keys)
         while not _add_new_parts(store, database, rows_per_part):

@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 from curation.execution.guarded import Guarded
 from curation.execution.operator_run import stored_array
 from curation.operator import OK, Batch, Failure, Operator, Output, Resources
-from curation.registry import OperatorRef, Registry
+from curation.registry import OperatorRef, own_files, own_source
 from curation.sample_rows import sample_batch
 from schemas import columns as c
 from schemas.columns import Column
@@ -38,9 +38,7 @@ DECLARED = {value.name: value for value in vars(c).values() if isinstance(value,
 
 def check_folder(folder: str | Path) -> dict[str, list[str]]:
     """What each operator of a user's folder breaks, in sentences, by file. Raises InputError for no folder."""
-    registry = Registry([folder])
-    paths = [path for path in sorted(Path(folder).glob("*.py")) if not path.name.startswith("_")]
-    return {path.name: list(_breaches_of(registry.operator(path.stem))) for path in paths}
+    return {path.name: list(_breaches_in(path)) for path in own_files(folder)}
 
 
 def file_breaches(source: str) -> Iterator[str]:
@@ -48,7 +46,10 @@ def file_breaches(source: str) -> Iterator[str]:
     lines = source.count("\n")
     if lines >= MOST_LINES:
         yield f"the file has {lines} lines; below {MOST_LINES} it can be read at once: move the algorithm elsewhere"
-    tree = ast.parse(source)
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return  # loading it says where
     public = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     if len(public) != 1:
         yield f"the file has {len(public)} public classes ({', '.join(public) or 'none'}); one file, one operator"
@@ -160,6 +161,13 @@ def _stored(operator: Operator, count: int, output: Output) -> pa.Table:
     errors = [output.failures[row].error if row in output.failures else None for row in range(count)]
     arrays = {column.name: stored_array(output.values[column.name], column, failed) for column in values}
     return pa.table({"status": status, "error": pa.array(errors, pa.string())} | arrays)
+
+
+def _breaches_in(path: Path) -> Iterator[str]:
+    try:
+        yield from _breaches_of(OperatorRef(path.stem, {}, own_source(path)))
+    except InputError as error:
+        yield str(error).removeprefix(f"operators: your own file {path.name} ")
 
 
 def _breaches_of(ref: OperatorRef) -> Iterator[str]:

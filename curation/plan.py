@@ -5,7 +5,7 @@ Each step sees the columns that the source and earlier steps give. What is wrong
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 from pydantic import ValidationError
@@ -15,6 +15,7 @@ from curation.draft import Draft, source_columns
 from curation.ingest import Snapshot
 from curation.materialise import ShardsWanted
 from curation.operator import Operator
+from curation.refusals import Refusals
 from curation.registry import OperatorRef, Registry, dataset_steps
 from curation.selection.keep import Keep
 from curation.selection.step import DatasetStep
@@ -41,11 +42,16 @@ def build_plan(spec: CurationSpec, extra: Mapping[str, pa.DataType], *, captured
     _require_operators(spec)
     if captured:
         _add_capture(draft)
+    refused = Refusals(draft.registry)
     for index, step in enumerate(spec.steps):
+        before = draft.columns.copy(), draft.picture_step
         try:
             draft.steps.append(_planned(draft, index, step))
-        except InputError as error:
-            raise InputError(f"{where_of(index, step)}: {error}") from error
+        except InputError as error:  # the others are planned as if it were not there, and all is said at once
+            draft.columns, draft.picture_step = before
+            draft.steps.append(cast(Any, None))
+            refused.add(where_of(index, step), step, error, draft.columns)
+    refused.raise_all()
     return Plan(
         tuple(draft.steps),
         draft.columns,

@@ -225,7 +225,8 @@ class _Removal:
 
     def temporary(self) -> None:
         """Remove what killed processes left behind."""
-        for path in sorted(self._store.path("tmp").glob("*")):
+        half_written = self._store.path("curated").glob("*/.manifest-*.json")
+        for path in sorted([*self._store.path("tmp").glob("*"), *half_written]):
             if path.stat().st_mtime < self._oldest_kept:
                 self.tree(path) if path.is_dir() else self.file(path)
 

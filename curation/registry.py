@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import importlib
 import pkgutil
+import traceback
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -48,10 +49,7 @@ class Registry:
     """Everything that can stand in `steps`: our operators, a user's own, and the dataset steps."""
 
     def __init__(self, folders: Iterable[str | Path] = ()) -> None:
-        self._own = {path.stem: path.read_text() for folder in folders for path in _python_files(Path(folder))}
-        for name in self._own:
-            if name in operator_names() or name in dataset_steps():
-                raise InputError(f"operators: your own file {name}.py has the name of a step that exists; rename it")
+        self._own = {path.stem: own_source(path) for folder in folders for path in own_files(folder)}
 
     @property
     def operators(self) -> list[str]:
@@ -69,6 +67,24 @@ class Registry:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names))}"
             raise InputError(f"no operator is called {name!r}; {hint}")
+
+
+def own_files(folder: str | Path) -> list[Path]:
+    """The files of a user's folder that are operators. Raises InputError where there is no such folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"operators: {folder}: no such folder")
+    return [path for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")]
+
+
+def own_source(path: Path) -> str:
+    """The text of a user's own operator. Raises InputError where its name is taken, or it is no text."""
+    if path.stem in operator_names() or path.stem in dataset_steps():
+        raise InputError(f"operators: your own file {path.name} has the name of a step that exists; rename it")
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"operators: your own file {path.name} cannot be read: {error}") from error
 
 
 @cache
@@ -98,10 +114,20 @@ def _from_text(name: str, source: str) -> type[Operator]:
     try:
         exec(compile(source, f"{name}.py", "exec"), module.__dict__)
     except Exception as error:
+        line = _line_of(error, f"{name}.py")
+        said = error.msg if isinstance(error, SyntaxError) else error
         raise InputError(
-            f"operators: your own file {name}.py cannot be loaded: {type(error).__name__}: {error}"
+            f"operators: your own file {name}.py cannot be loaded: {line}{type(error).__name__}: {said}"
         ) from error
     return _require_class(module, name)
+
+
+def _line_of(error: Exception, file: str) -> str:
+    """`line 3: ` of a user's file where the error arose."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: " if error.lineno else ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"line {lines[-1]}: " if lines else ""
 
 
 def _require_class(module: types.ModuleType, name: str) -> type[Operator]:
@@ -126,9 +152,3 @@ def _public_class(module: types.ModuleType, base: type) -> Any:
         names = ", ".join(sorted(value.__name__ for value in found))
         raise InputError(f"{module.__name__}: holds several operators ({names}); one file, one operator")
     return found[0] if found else None
-
-
-def _python_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise InputError(f"operators: {folder}: no such folder")
-    return [path for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")]

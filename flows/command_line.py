@@ -17,6 +17,8 @@ from flows.commands import asking, background, demonstrating, planning, running,
 from flows.environment import quiet_environment
 from schemas.errors import PairmillError
 
+_ANY_LENGTH = 1_000
+
 
 class Stopped(BaseException):
     """SIGTERM: unwinds like Ctrl-C, so that everything is closed on the way."""
@@ -42,6 +44,12 @@ class Pairmill(click.Group):
         except Exception as error:
             said = f"{type(error).__name__}: {error}".rstrip(": ")
             _leave(ctx, error, f"error: {said} (this is not foreseen; --debug shows where it happened)", 1)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs with their whole summaries; where the terminal is narrow they are folded, not cut."""
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(_ANY_LENGTH)) for name, command in found if command])
 
 
 def _leave(ctx: click.Context, error: BaseException, sentence: str, code: int) -> NoReturn:

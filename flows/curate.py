@@ -107,10 +107,10 @@ def _told_to_the_end() -> Iterator[None]:
     before, logging.raiseExceptions = logging.raiseExceptions, False  # else what is lost is printed, line by line
     try:
         yield
+        logging.raiseExceptions = before  # not after an error: where the server is gone, its threads go on complaining
     finally:
         APILogWorker.drain_all(timeout=_LAST_WORDS_S)
         EventsWorker.drain_all(timeout=_LAST_WORDS_S)
-        logging.raiseExceptions = before
 
 
 @task(name="stage", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)

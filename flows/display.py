@@ -83,7 +83,9 @@ class Terminal:
             at, of = tally.rows_done, tally.rows
             numbers = f"{count(at)} of {count(of)} rows"
             if tally.rows_per_s is not None:
-                numbers += f"  {rate(tally.rows_per_s)}  {duration(tally.eta_s(now))} left"
+                numbers += f"  {rate(tally.rows_per_s)}"
+            if (eta_s := tally.eta_s(now)) is not None:
+                numbers += f"  {duration(eta_s)} left"
             head = f"{tally.name} stage {tally.stage + 1} of {tally.stages}: {tally.label}"
             parts += [Text(head, "bold"), _bar(at, of), Text(numbers)]
         else:

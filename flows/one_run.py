@@ -9,7 +9,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from curation.job import Job, Result, Wishes
-from curation.storage.store import Store
+from curation.storage.store import Store, require_no_file
 from flows.environment import quiet_environment
+from flows.home import recorded
 from flows.progress import Progress, View
 from flows.services import Services
 from flows.status_file import StatusFile
@@ -28,6 +29,7 @@ from schemas.reading import read_yaml
 if TYPE_CHECKING:
     from curation.execution.executor import Executor
 
+_MOMENT_S = 1.0
 ExecutorName = Literal["ray", "in-process"]
 
 
@@ -45,11 +47,17 @@ class Request:
     ray_address: str | None = None
     debug: bool = False
 
+    @property
+    def on_background_ray(self) -> bool:
+        """Whether its workers would be those of the Ray that `pairmill up` started."""
+        return self.executor == "ray" and not self.ray_address and recorded("ray") is not None
+
     def open_job(self, progress: Progress) -> Job:
         """Check everything that can be known; nothing is written. Raises InputError."""
         spec = read_yaml(self.spec, CurationSpec, overrides=self.overrides).spec
         # Absolute, because workers on a cluster stand in another folder.
         store = Path(self.store or spec.store).absolute()
+        require_no_file(store)
         job = Job.open(spec, progress, Wishes(store, self.limit, self.retry, self.give_up))
         progress.begin(spec.name, job.plan)
         return job
@@ -76,8 +84,9 @@ class Session:
         if services is None:
             session._opened.callback(session.services.close)
         # Runs share the store; `prune` wants it for itself.
-        session._opened.enter_context(Store.open(job.store_path).lock())
-        progress.views.append(StatusFile(job.store_path))
+        with _told_if_long(progress, f"waits for `pairmill prune`, which has the store {job.store_path} for itself"):
+            session._opened.enter_context(Store.open(job.store_path).lock())
+        progress.views.append(StatusFile(job.store_path, on_background_ray=request.on_background_ray))
         return session
 
     def __enter__(self) -> "Session":
@@ -185,6 +194,18 @@ def _on_ray(job: Job) -> "Executor":
     from curation.execution.on_ray import OnRay
 
     return OnRay(WorkerNeeds.of(job.plan, job.spec.execution))
+
+
+@contextlib.contextmanager
+def _told_if_long(progress: Progress, activity: str) -> Iterator[None]:
+    """Say what is waited for when it takes longer than a moment."""
+    timer = threading.Timer(_MOMENT_S, progress.doing, [activity])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,10 @@ from flows.wording import columns_of, count, duration, rate
 def preview(job: Job) -> str:
     """The stages of a checked job, what is in its store already, and what would run. Nothing is written."""
     run = _run(job)
-    rows = [_stage(job, run, number) for number in range(len(job.plan.stages))]
+    stages = job.plan.stages
+    # Where the last step is a barrier, the last stage has nothing to tell of.
+    told = [number for number, stage in enumerate(stages) if number == 0 or stage.steps or stage.barrier]
+    rows = [_stage(job, run, number) for number in told]
     return "\n".join([_source(job, run), "", columns_of(rows)])
 
 

@@ -40,11 +40,12 @@ class Tally:
         return (self.rows_done - self.rows_before) / seconds if self.parts_done and seconds > 0 else None
 
     def eta_s(self, now: float) -> float | None:
-        """Seconds until the stage is finished, if it goes on like this."""
-        rate = self.rows_per_s
+        """Seconds until the stage is finished, if it goes on like this; None where it took longer than that already."""
+        rate, left = self.rows_per_s, self.rows - self.rows_done
         if not rate:
             return None
-        return max(0.0, (self.rows - self.rows_done) / rate - (now - self.last_part))
+        seconds = left / rate - (now - self.last_part)
+        return seconds if seconds > 0 else None if left else 0.0
 
 
 class View(Protocol):

@@ -1,5 +1,7 @@
 """`pairmill schedule`: a Prefect deployment that a worker runs; everything in it is absolute."""
 
+import shlex
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,9 @@ class Scheduled:
     @property
     def worker_command(self) -> str:
         """What runs the deployment when its time comes."""
-        return f"prefect worker start --pool {POOL}"
+        beside = Path(sys.executable).with_name("prefect")
+        command = shlex.quote(str(beside)) if beside.exists() else f"{shlex.quote(sys.executable)} -m prefect"
+        return f"{command} worker start --pool {POOL}"
 
 
 def deploy(spec: str, cron: str, store: str | None, timezone: str) -> Scheduled:

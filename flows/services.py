@@ -1,13 +1,16 @@
 """Prefect and Ray, started side by side: temporary ones for one run, or in the background by `up`."""
 
+import socket
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flows import ray_cluster
 from flows.home import Background, forget, home, record, recorded
 from flows.prefect_server import PrefectServer, answers, configured_url, one_at_a_time
+from flows.status_file import running
 from schemas.errors import RunError
 
 NAMES = ("prefect", "ray")
@@ -111,10 +114,19 @@ def standing() -> dict[str, Background]:
     return {name: found for name in NAMES if (found := recorded(name)) is not None}
 
 
-def down() -> list[str]:
-    """Stop what `up` started; return the names of what was running."""
+def down(*, under_runs: bool = False) -> list[str]:
+    """Stop what `up` started; return the names of what was running.
+
+    Raises RunError while a run has its workers there, unless runs may end with it.
+    """
     import psutil
 
+    runs = [f"{run['name']} on {run['store']} (process {run['pid']})" for run in running(None) if _is_user(run)]
+    if runs and not under_runs:
+        raise RunError(
+            f"down: {', '.join(runs)} goes on and may have its workers there; `pairmill status` shows how far it is. "
+            "Wait for it, or stop all the same with --yes: what is committed stays"
+        )
     stopped = []
     for name, found in standing().items():
         with suppress(psutil.NoSuchProcess):
@@ -128,6 +140,10 @@ def down() -> list[str]:
     for name in NAMES:
         forget(name)
     return stopped
+
+
+def _is_user(run: dict[str, Any]) -> bool:
+    return run.get("on_background_ray", False) and run["host"] == socket.gethostname()
 
 
 def log_folder() -> Path:

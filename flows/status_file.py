@@ -22,7 +22,7 @@ _EVERY_S = 1.0
 class StatusFile:
     """A view that keeps a run's status file up to date, and takes it away at the end."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, *, on_background_ray: bool = False) -> None:
         import psutil
 
         self._path = store.absolute() / "tmp" / "status" / f"{uuid.uuid4().hex}.json"
@@ -34,6 +34,7 @@ class StatusFile:
             "created": psutil.Process().create_time(),
             "host": socket.gethostname(),
             "started": time.time(),
+            "on_background_ray": on_background_ray,
         }
         with suppress(OSError):
             replace_json(self._pointer, {"status": str(self._path)})

@@ -42,7 +42,9 @@ def progress_line(record: Mapping[str, Any]) -> str:
         f"{count(record['rows_done'])} of {count(record['rows'])} rows"
     )
     if record["rows_per_s"] is not None:
-        line += f", {rate(record['rows_per_s'])}, {duration(record['eta_s'])} left"
+        line += f", {rate(record['rows_per_s'])}"
+    if record["eta_s"] is not None:
+        line += f", {duration(record['eta_s'])} left"
     return line + (f"; dropped so far: {drops(record['dropped'])}" if record["dropped"] else "")
 
 

@@ -25,12 +25,24 @@ def apply_override(root: Text, override: str, fields: Fields) -> None:
         raise SpecError(f"{called}: write it as name=value, for example shards.rows=1000")
     place = _place(name, called)
     if place[0] not in root.value and place[0] not in (fields(()) or []):
-        place = _step_place(root.value, str(place[0]), called, fields) + place[1:]
+        step = _step_place(root.value, str(place[0]), called, fields)
+        _refuse_name_of_step(root.value, step, name.strip().split("."), called)
+        place = step + place[1:]
     given = parse(text, lambda _: called, {})
     _put(root.value, place, given.value, called, fields)
     for old in [known for known in root.places if known[: len(place)] == place]:
         del root.places[old]
     root.places |= {(*place, *inner): called for inner in given.places} | {place: called}
+
+
+def _refuse_name_of_step(root: Any, place: Place, pieces: list[str], called: str) -> None:
+    """An id stands for the parameters already: bests.rows, not bests.top.rows."""
+    number, step = place[1:]
+    parameters = root["steps"][number][step]
+    if pieces[1:2] == [step] and not (isinstance(parameters, dict) and step in parameters):
+        short = ".".join([pieces[0], *pieces[2:]])
+        what = "<SQL>" if step == "keep" else "…"
+        raise SpecError(f"{called}: {pieces[0]!r} stands for what is said of {step}; write --set {short}={what}")
 
 
 def spelled(place: Place) -> str:
@@ -76,7 +88,7 @@ def _lacks(value: Any, piece: str | int, place: Place) -> str:
         return f"{where} has {entries}; there is no {spelled((piece,))}"
     if isinstance(value, dict):
         return f"{where} has no {spelled((piece,))}; it has: {', '.join(value) or 'nothing'}"
-    return f"{where} is {value!r} and holds nothing"
+    return f"{where} is {value!r}, which has no names in it; write --set {where}=…"
 
 
 def _place(name: str, called: str) -> Place:

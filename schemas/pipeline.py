@@ -1,6 +1,6 @@
 """What pipelines/curation/*.yaml may say. Parameters of steps stay raw here: each step's own class checks them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -168,5 +168,26 @@ def spec_schema(parameters: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
         forms.append(
             form | {"additionalProperties": False, "description": (model.__doc__ or "").strip().split("\n")[0]}
         )
-    schema["properties"]["steps"]["items"] = {"anyOf": [{"enum": bare}, *forms]}
+    definitions["step"] = {"anyOf": [{"enum": bare}, *forms]}
+    definitions["own_step"] = _own_step(sorted(parameters))
+    own = {"anyOf": [{"$ref": "#/$defs/step"}, {"$ref": "#/$defs/own_step"}]}
+    # Only a specification that names folders of own operators may have steps whose names are not known here.
+    schema["if"] = {"required": ["operators"]}
+    schema["then"] = {"properties": {"steps": {"items": own}}}
+    schema["else"] = {"properties": {"steps": {"items": {"$ref": "#/$defs/step"}}}}
+    schema["properties"]["steps"]["items"] = {}
     return schema
+
+
+def _own_step(known: Sequence[str]) -> dict[str, Any]:
+    """A step by a user's own operator: any name that is not taken, whose parameters are checked when it is loaded."""
+    forms = [
+        {"type": "string", "pattern": _NAME, "not": {"enum": known}},
+        {
+            "type": "object",
+            "propertyNames": {"not": {"enum": known}},
+            "minProperties": 1,
+            "maxProperties": 1 + len(BESIDE_STEP),
+        },
+    ]
+    return {"anyOf": forms, "description": "an operator of your own"}

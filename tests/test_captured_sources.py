@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from conftest import Silent, run_job, textured_jpeg, write_table
+from PIL import Image
 
 from curation.execution.in_process import InProcess
 from curation.job import Job
@@ -96,6 +97,23 @@ def test_anybodys_webdataset_is_read_and_what_is_wrong_with_a_row_is_said(tmp_pa
         "junk": "failed",
     }
     assert by_caption["junk"]["fate_step"] == "source"
+    assert by_caption["junk"]["fate_reason"].startswith("not_an_image: a.tar:lonely: the 17 bytes are no picture")
+
+
+def test_a_picture_that_fails_at_its_source_is_named_by_its_file_once(tmp_path):
+    folder = photos(tmp_path / "photos", 1)
+    (folder / "scans").mkdir()
+    Image.new("RGB", (9, 9)).save(folder / "scans" / "old.bmp")
+    (folder / "scans" / "old.txt").write_text("old")
+    (folder / "captions.json.jpg").write_bytes(textured_jpeg(1))
+    (folder / "captions.json.json").write_text("{")
+    reasons = sorted(row["fate_reason"] for row in samples_of(run_job(spec_over(tmp_path, {"folder": str(folder)})))
+                     if row["fate"] == "failed")  # fmt: skip
+    assert [reason.split(": ")[:2] for reason in reasons] == [
+        ["broken_json", "captions.json.jpg"],
+        ["not_an_image", "scans/old.bmp"],
+    ]
+    assert all(reason.count("captions.json.jpg") < 2 for reason in reasons)
 
 
 def test_a_curated_set_as_a_source_keeps_its_keys_and_captures_nothing_twice(tmp_path):

@@ -1,6 +1,7 @@
 """clip_embed and clip_score over a tiny open_clip model with random weights, saved as save_for_hf saves it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -209,6 +210,23 @@ def test_weights_that_do_not_fit_are_a_sentence_when_the_model_is_opened(folder,
         ClipEmbed(model=str(broken), device="cpu").open()
     with pytest.raises(RunError, match=r"the model ViT-B-32 \(no-such-tag\) cannot be loaded"):
         ClipEmbed(model="ViT-B-32", weights="no-such-tag", device="cpu").open()
+
+
+def test_published_weights_without_a_network_are_one_sentence_at_once():
+    code = (
+        "from curation.clip_model import ClipModel, LoadedClip\n"
+        "from schemas.errors import RunError\n"
+        "try:\n    LoadedClip(ClipModel('ViT-B-32', 'laion2b_s34b_b79k'), 'cpu', 'fp32')\n"
+        "except RunError as error:\n    print(error)\n"
+        "import logging; logging.warning('heard')"
+    )
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": "/nonexistent"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | nowhere, capture_output=True, text=True, check=True, timeout=50
+    )
+    assert "(laion2b_s34b_b79k) cannot be loaded on cpu: " in done.stdout
+    assert "without a network, give a folder" in done.stdout
+    assert done.stderr == "WARNING:root:heard\n"
 
 
 def test_published_weights_get_the_activation_that_they_were_trained_with(opened):

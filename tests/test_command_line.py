@@ -7,14 +7,18 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from curation.storage.store import Store
 from flows.command_line import cli
 from flows.display import display
-from flows.progress import Tally
+from flows.one_run import Request, Session
+from flows.progress import Progress, Tally
 from flows.status_file import StatusFile
 from flows.wording import funnel_warnings
 
@@ -46,6 +50,23 @@ def write_spec(folder: Path, steps: str = "  - keep: length(caption) >= 3", rows
     spec = folder / "spec.yaml"
     spec.write_text(textwrap.dedent(text).replace("STEPS", "\n" + steps))
     return spec
+
+
+def test_help_cuts_no_summary_where_the_terminal_is_narrow() -> None:
+    shown = CliRunner().invoke(cli, ["--help"], terminal_width=80).output
+    assert "..." not in shown.replace("[ARGS]...", "")
+    assert "train on the result, and hold it against the" in " ".join(shown.split())
+
+
+def test_plan_tells_of_no_stage_without_a_step(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "  - keep: length(caption) >= 3\n  - top: {by: score, rows: 3}")
+    shown = pairmill("plan", str(spec)).output
+    assert "stage 1  steps[0] keep, steps[1] top" in shown
+    assert "stage 2" not in shown
+    spec.write_text(
+        spec.read_text().replace("top: {by: score, rows: 3}", "top: {by: score, rows: 3}\n  - caption_stats")
+    )
+    assert "stage 2  steps[2] caption_stats" in pairmill("plan", str(spec)).output
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -81,7 +102,7 @@ def test_check_shows_steps_and_columns(tmp_path: Path) -> None:
 
 def test_check_schema_is_a_json_schema_with_every_step() -> None:
     schema = json.loads(pairmill("check", "--schema").stdout)
-    named = [entry["required"][0] for entry in schema["properties"]["steps"]["items"]["anyOf"] if "required" in entry]
+    named = [entry["required"][0] for entry in schema["$defs"]["step"]["anyOf"] if "required" in entry]
     assert {"keep", "top", "dedup", "download"} <= set(named)
 
 
@@ -190,6 +211,18 @@ def test_operators_lists_every_step_with_parameters_and_columns() -> None:
     assert all(f"{name} (" in text for name in rows)
 
 
+def test_down_is_refused_while_a_run_has_its_workers_there(tmp_path: Path) -> None:
+    told = StatusFile(tmp_path / "store", on_background_ray=True)
+    told.show(Tally(name="tiny"), now=True)
+    refused = pairmill("down")
+    assert refused.exit_code == 1
+    assert f"error: down: tiny on {tmp_path}/store (process {os.getpid()}) goes on" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert pairmill("down", "--yes").exit_code == 0
+    told.close()
+    assert pairmill("down").exit_code == 0
+
+
 def test_status_and_down_say_that_nothing_runs() -> None:
     assert "no run goes on" in pairmill("status").output
     assert "nothing was up" in pairmill("down").output
@@ -227,6 +260,7 @@ def test_the_display_stays_in_place_on_a_terminal_and_writes_lines_elsewhere(mon
     tally.stage_started, tally.last_part, tally.dropped = 100.0, 104.0, {"keep": 7, "download": 12}
     assert tally.rows_per_s == 100
     assert tally.eta_s(now=104.0) == 6
+    assert tally.eta_s(now=111.0) is None  # it took longer than that already
     written = io.StringIO()
     display(written).show(tally, now=True)
     assert "download: 400 of 1,000 rows, 100 rows/s" in written.getvalue()
@@ -299,3 +333,60 @@ def test_an_operator_at_which_most_rows_failed_is_worth_a_warning() -> None:
     ]
     (sentence,) = funnel_warnings(rows, ["keep"])
     assert sentence.startswith("warning: 5 of 9 rows failed at steps[1] download (timeout 5);")
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_a_store_that_is_a_file_is_the_users_mistake(tmp_path: Path, verb: str) -> None:
+    spec = write_spec(tmp_path)
+    done = pairmill(verb, str(spec), "--store", str(tmp_path / "pairs.csv"))
+    assert done.exit_code == 2
+    assert "pairs.csv is a file, and a store is a folder; name another with --store" in done.output
+
+
+def test_evaluate_takes_the_folder_that_train_made_or_the_model_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[Path] = []
+    monkeypatch.setattr("training.evaluate.zeroshot.zeroshot", lambda folder, *_, **__: scored.append(folder) or {})
+    for name in ("cats/1.png", "dogs/2.png", "out/model/open_clip_config.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "pictures").mkdir()
+    for name in ("cats", "dogs"):
+        (tmp_path / name).rename(tmp_path / "pictures" / name)
+    for model in ("out", "out/model"):
+        assert pairmill("evaluate", model, "--folder", "pictures").exit_code == 0
+    assert scored == [Path("out/model")] * 2
+    for model, said in (("pictures", "holds no trained model"), ("nowhere", "is no folder")):
+        refused = pairmill("evaluate", model, "--folder", "pictures")
+        assert refused.exit_code == 2
+        assert f"error: evaluate: {model}: {said}; name the folder that `train` made" in refused.stderr
+
+
+def test_a_run_that_waits_for_prune_says_so(tmp_path: Path) -> None:
+    spec, out = write_spec(tmp_path), io.StringIO()
+    pruning, done = threading.Event(), threading.Event()
+
+    def prune() -> None:
+        with Store.open(tmp_path / "store").lock(exclusive=True):
+            pruning.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=prune)
+    thread.start()
+    pruning.wait(30)
+    progress = Progress([display(out)])
+    waiting = threading.Thread(target=lambda: Session.open(Request(str(spec)), progress).__exit__(None, None, None))
+    waiting.start()
+    try:
+        end = time.monotonic() + 20
+        while "waits for `pairmill prune`" not in out.getvalue():
+            assert time.monotonic() < end, out.getvalue()
+            time.sleep(0.05)
+        assert waiting.is_alive()
+    finally:
+        done.set()
+        waiting.join(20)
+        thread.join(20)
+        progress.close()
+    assert not waiting.is_alive()

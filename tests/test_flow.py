@@ -130,7 +130,7 @@ def test_a_schedule_is_a_deployment_that_prefect_lists_and_a_worker_runs(
     process = start(home, "schedule", str(spec), "--cron", "0 3 * * *")
     out, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
-    assert "prefect worker start --pool pairmill" in out
+    assert f"{Path(sys.executable).with_name('prefect')} worker start --pool pairmill" in out
     prefect = [sys.executable, "-m", "prefect"]
     with_server = environment(home, PREFECT_API_URL=server, COLUMNS="200")
     run = {"env": with_server, "cwd": tmp_path, "capture_output": True, "text": True, "timeout": 60}

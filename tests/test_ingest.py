@@ -1,15 +1,19 @@
 """Ingest: keys, parts, snapshots, and what a source that changed its shape costs."""
 
 import hashlib
+import tarfile
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from conftest import run_job
 
 from curation.ingest import MEMBER, REASON, Snapshot, Staging, ingest
 from curation.storage import out_of_core
 from curation.storage.pool import read_pool
 from curation.storage.store import Store
 from curation.storage.tables import read_table
+from schemas.errors import InputError
 
 
 def key_of(url: str, caption: str | None) -> str:
@@ -167,3 +171,26 @@ def test_a_source_may_name_its_columns_as_ingest_names_its_own(store):
     snapshot = ingest(store, Staging({"name": "a"}, relation, dict.fromkeys(names, pa.int32())), 10)
     table = read_table(store, snapshot.parts[0].file)
     assert [table[name].to_pylist() for name in names] == [[i] for i in range(len(names))]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl", "folder", "webdataset", "img2dataset"])
+def test_a_source_without_rows_is_refused_before_anything_is_in_the_store(tmp_path, kind):
+    pairs = {"url": pa.array([], pa.string()), "caption": pa.array([], pa.string())}
+    folder = tmp_path / "source"
+    folder.mkdir()
+    if kind == "csv":
+        (folder / "pairs.csv").write_text("url,caption\n")
+    elif kind == "parquet":
+        pq.write_table(pa.table(pairs), folder / "pairs.parquet")
+    elif kind == "jsonl":
+        (folder / "pairs.jsonl").write_text("\n\n")
+    elif kind != "folder":
+        tarfile.open(folder / "00000.tar", "w").close()
+        names = ("key", "status", "error_message")
+        columns = pairs | {name: pa.array([], pa.string()) for name in names}
+        pq.write_table(pa.table(columns), folder / "00000.parquet")
+    asked = {"folder": str(folder), "webdataset": f"{folder}/*.tar", "img2dataset": str(folder)}
+    source = {kind: asked[kind]} if kind in asked else {"table": f"{folder}/pairs.{kind}"}
+    with pytest.raises(InputError, match=r"source.* no (row|sample|picture)"):
+        run_job({"name": "set", "store": f"{tmp_path}/store", "source": source, "shards": {"format": "parquet"}})
+    assert not (tmp_path / "store").exists()

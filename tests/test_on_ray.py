@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,17 +32,25 @@ class Driver:
 
     def ask(self, **what: Any) -> dict[str, Any]:
         """Its answer."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps(what), file=self._process.stdin, flush=True)
-        while not (line := self._process.stdout.readline()).startswith("{"):
-            assert line, "the driver is gone"
-        found: dict[str, Any] = json.loads(line)
-        return found
+        self.tell(**what)
+        return self.answer()
 
     def run(self, spec: dict[str, Any]) -> Path:
         """Run a specification on Ray; the path of its manifest."""
         return Path(self.ask(spec=spec)["manifest"])
+
+    def tell(self, **what: Any) -> None:
+        """Ask, and do not wait for the answer."""
+        assert self._process.stdin is not None
+        print(json.dumps(what), file=self._process.stdin, flush=True)
+
+    def answer(self) -> dict[str, Any]:
+        """What it answers next."""
+        assert self._process.stdout is not None
+        while not (line := self._process.stdout.readline()).startswith("{"):
+            assert line, "the driver is gone"
+        found: dict[str, Any] = json.loads(line)
+        return found
 
     def close(self) -> None:
         """End it."""
@@ -50,17 +59,23 @@ class Driver:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A local Ray."""
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A home folder of the tests' own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PAIRMILL_HOME", str(tmp_path_factory.mktemp("home")))
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
             patch.delenv(name, raising=False)
-        local = ray_cluster.LocalRay()
-        try:
-            yield local.wait()
-        finally:
-            local.stop()
+        yield
+
+
+@pytest.fixture(scope="module")
+def address(home: None) -> Iterator[str]:
+    """A local Ray."""
+    local = ray_cluster.LocalRay()
+    try:
+        yield local.wait()
+    finally:
+        local.stop()
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +211,28 @@ def test_a_driver_killed_anywhere_and_run_again_gives_the_same_bytes_and_refetch
         driver.run(spec | {"store": str(store)})
         assert curated_bytes(store) == wanted, point
         assert not {f"{web.base_url}{path}" for path in web.asked} & committed[point], point
+
+
+@pytest.mark.parametrize("actor", [False, True])
+def test_where_ray_itself_ends_under_a_run_the_run_says_so(home: None, tmp_path: Path, actor: bool) -> None:
+    local = ray_cluster.LocalRay()
+    driver = Driver(local.wait())
+    try:
+        spec = spec_of(tmp_path, ["good", "sleep"], [own_operator(tmp_path, actor=actor)], 1)
+        driver.tell(spec=spec)
+        wait_for(tmp_path / "touchy.seen")
+        local.stop()
+        said = driver.answer()["error"]
+    finally:
+        local.stop()
+        driver.close()
+    assert said.startswith("Ray ended under the run (")
+    assert "run the same again" in said
+
+
+def wait_for(path: Path) -> None:
+    """Wait until a file is there."""
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

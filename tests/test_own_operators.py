@@ -145,3 +145,19 @@ def test_a_folder_without_operators_is_refused(tmp_path: Path) -> None:
         done = operators("--check", str(folder))
         assert done.exit_code == 2
         assert said in done.stderr
+
+
+def test_a_file_that_cannot_be_loaded_or_has_a_taken_name_does_not_keep_the_others_from_being_checked(
+    ops: Path,
+) -> None:
+    (ops / "broken.py").write_text("import pyarrow as pa\n\nclass Broken(:\n")
+    (ops / "failing.py").write_text("import pyarrow as pa\n\npa.nonesuch\n")
+    (ops / "latin.py").write_bytes("# gr\xfcn\n".encode("latin-1"))
+    (ops / "download.py").write_text(SHOUT)
+    done = operators("--check", str(ops))
+    assert done.exit_code == 2
+    assert "broken.py: cannot be loaded: line 3: SyntaxError: invalid syntax\n" in done.output
+    assert "failing.py: cannot be loaded: line 3: AttributeError: " in done.output
+    assert "latin.py: cannot be read: 'utf-8' codec" in done.output
+    assert "download.py: has the name of a step that exists; rename it\n" in done.output
+    assert "shout.py: ok\n" in done.output

@@ -147,6 +147,15 @@ def test_the_json_schema_refuses_what_is_wrong(step):
         jsonschema.validate(SMALLEST | {"steps": [step]}, schema())
 
 
+def test_the_json_schema_takes_operators_of_ones_own_where_their_folders_are_named():
+    own = SMALLEST | {"operators": ["ops"]}
+    for step in ("shout", {"shout": {"loud": True}, "id": "x"}, {"shout": None}, "language"):
+        jsonschema.validate(own | {"steps": [step]}, schema())
+    for step in ({"download": {"shortest_side": 256}}, "dedup", {"keep": 1}, {}, 5):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(own | {"steps": [step]}, schema())
+
+
 def test_every_reference_of_the_json_schema_leads_somewhere():
     found = schema()
     text = str(found)

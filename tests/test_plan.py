@@ -1,8 +1,10 @@
 """What is wrong with a specification is known before anything runs, and said by step."""
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from curation.against import pin_against
 from curation.ingest import Snapshot
 from curation.plan import build_plan, name_plan
 from curation.stage import OperatorStep, Plan
@@ -43,6 +45,56 @@ def fingerprints(plan: Plan) -> dict[str, str]:
 def test_a_wrong_step_is_refused_by_a_sentence_that_names_it(steps, said):
     with pytest.raises(InputError, match=said):
         plan_of(steps, shards={"format": "parquet"})
+
+
+def test_every_step_that_is_wrong_is_named_at_once_without_what_only_follows():
+    steps = [
+        {"download": {"shortest_side": 64}},  # would have brought pictures
+        "inspect_image",
+        {"keep": "width_px >= 64"},
+        "clip_score",
+        "clip_scor",
+        {"keep": "clip_scor > 0.3 and download_status = 'ok'"},
+        {"keep": "captio = ''"},
+        {"derive": {"ratio": "width_px / height"}},
+        {"top": {"by": "ratio", "rows": 3, "mark": "best", "rank": 1}},
+        {"keep": "best and ratio > 2"},
+    ]
+    with pytest.raises(InputError) as caught:
+        plan_of(steps)
+    lines = str(caught.value).split("\n")
+    assert [line.split(":")[0] for line in lines] == [
+        "steps[0] download", "steps[3] clip_score", "steps[4] clip_scor", "steps[5] keep", "steps[6] keep",
+        "steps[8] top",
+    ]  # fmt: skip
+
+
+def test_after_a_step_that_nobody_knows_missing_columns_are_not_blamed_on_others():
+    with pytest.raises(InputError) as caught:
+        plan_of(["zzzz", {"keep": "quality > 3"}, {"keep": "length(caption)"}])
+    assert [line.split(":")[0] for line in str(caught.value).split("\n")] == ["steps[0] zzzz", "steps[2] keep"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        (
+            [{"top": {"by": "n", "rows": 3, "mark": "n"}}],
+            "which the source has already; read the source's under another",
+        ),
+        (
+            [{"top": {"by": "n", "rows": 3, "mark": "url"}}],
+            "'url', which every row has; write another name behind `mark:`",
+        ),
+        ([{"derive": {"key": "n"}}], "'key', which every row has; call yours otherwise"),
+        ([{"derive": {"a": "n"}}, {"derive": {"a": "n"}}], "'a', which an earlier step added; call yours otherwise"),
+        (["caption_stats", "caption_stats"], "which an earlier step added; write `as: <prefix>` beside caption_stats"),
+    ],
+)
+def test_a_column_that_is_there_already_is_refused_with_what_helps(steps, said):
+    with pytest.raises(InputError) as caught:
+        plan_of(steps, {"n": pa.int64()})
+    assert said in str(caught.value)
 
 
 def test_a_column_that_the_source_has_is_not_added_again_and_the_mapping_to_write_is_said():
@@ -96,3 +148,21 @@ def test_what_an_operator_reads_and_how_its_columns_are_called_name_another_plan
         spec = CurationSpec.model_validate({"name": "x", "source": {"table": "t.parquet"}, "steps": [step]})
         names.add(name_plan(build_plan(spec, extra, captured=False), spec, snapshot, 0))
     assert len(names) == 3
+
+
+@pytest.mark.parametrize(
+    ("against", "said"),
+    [
+        ("nonesuch.parquet", "there is no 'nonesuch.parquet'; in {folder} there are: evaluation.parquet, other"),
+        ("evaluaton.parquet", "there is no 'evaluaton.parquet'; did you mean 'evaluation.parquet'?"),
+        ("evaluation.parquet", "{folder}/evaluation.parquet: there is no 'phash'; did you mean 'phsh'?"),
+    ],
+)
+def test_what_is_wrong_with_against_is_said_by_step_with_what_exists(tmp_path, against, said):
+    pq.write_table(pa.table({"phsh": pa.array([1], pa.uint64())}), tmp_path / "evaluation.parquet")
+    (tmp_path / "other").mkdir()
+    plan = plan_of([DOWNLOAD, "image_hash", {"dedup": {"by": "phash", "against": str(tmp_path / against)}}])
+    with pytest.raises(InputError) as caught:
+        pin_against(plan, "x")
+    assert str(caught.value).startswith("steps[2] dedup: against: ")
+    assert said.format(folder=tmp_path) in str(caught.value)

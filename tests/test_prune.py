@@ -194,14 +194,16 @@ def test_left_over_files_go_when_they_are_old(store, three):
     young, old = store.path("tmp/young.tar"), store.path("tmp/old.tar")
     folder = store.path("tmp/folder")
     folder.mkdir()
-    for path in (young, old, folder / "spill"):
+    manifest = store.path("curated/demo/.manifest-7.json")
+    for path in (young, old, folder / "spill", manifest):
         path.write_bytes(b"half a file")
     yesterday = time.time() - 86_400
-    for path in (old, folder / "spill", folder, store.path(table.name)):
+    for path in (old, folder / "spill", folder, manifest, store.path(table.name)):
         os.utime(path, (yesterday, yesterday))
     prune(store.root, remove=True)
     assert young.exists()
     assert not old.exists()
+    assert not manifest.exists()
     assert not folder.exists()
     assert not store.path(table.name).exists()
 

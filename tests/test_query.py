@@ -77,6 +77,17 @@ def test_every_view_answers_and_says_what_it_is(store):
         assert "why" in connection.execute(comment, ["fate_reason"]).fetchone()[0]
 
 
+def test_views_of_the_store_need_no_name_where_there_are_several_sets(tmp_path):
+    store = new_store(tmp_path)
+    assert records(store, "SELECT count(*) AS n FROM runs") == [{"n": 0}]
+    for name in ("demo", "other"):
+        add_version(store, usual_pairs(), name=name, plan=f"plan-{name}")
+    found = records(store, "WITH mine AS (FROM runs) SELECT DISTINCT name FROM mine ORDER BY name")
+    assert found == [{"name": "demo"}, {"name": "other"}]
+    with pytest.raises(InputError, match="it has the data sets demo, other; say which with --name"):
+        records(store, "SELECT * FROM runs, samples")
+
+
 def test_downloads_come_from_the_ledgers_that_commits_list(store):
     found = records(store, "SELECT status, count(*) AS n FROM downloads GROUP BY 1 ORDER BY 1")
     assert found == [{"status": "http_404", "n": 2}, {"status": "ok", "n": 9}]

@@ -199,7 +199,12 @@ def test_overrides_change_values_by_place_by_id_and_in_sections_that_the_file_le
         ("a b=1", "'a b' is no name"),
         ("near_dub.within=2", "there is no 'near_dub'; did you mean 'near_dup'?"),
         ("steps[9].keep=x", "steps has 4 entries, from [0] to [3]; there is no [9]"),
-        ("steps[0].keep.x=1", "steps[0].keep is 'length(caption) > 3' and holds nothing"),
+        (
+            "steps[0].keep.x=1",
+            "steps[0].keep is 'length(caption) > 3', which has no names in it; write --set steps[0].keep=…",
+        ),
+        ("near_dup.dedup.within=2", "'near_dup' stands for what is said of dedup; write --set near_dup.within=…"),
+        ("worded.keep=x", "'worded' stands for what is said of keep; write --set worded=<SQL>"),
         ("steps[2].dedupe.within=1", "steps[2] has no dedupe; it has: dedup"),
         ("shards.rows=ten", "shards.rows: must be a whole number (here: 'ten')"),
         ("shards.rowz=1", "shards.rowz: there is no 'rowz'; did you mean 'rows'?"),
@@ -209,4 +214,5 @@ def test_overrides_change_values_by_place_by_id_and_in_sections_that_the_file_le
     ],
 )
 def test_a_wrong_override_is_named_as_it_was_written(tmp_path, override, said):
-    assert error(tmp_path, SPEC, override).startswith(f"--set {override}: {said}")
+    spec = SPEC.replace("- keep:", "- id: worded\n    keep:", 1)
+    assert error(tmp_path, spec, override).startswith(f"--set {override}: {said}")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curation.sources.files import readable
 from curation.sources.table import TableSource, open_table
 from schemas.errors import SourceError
 
@@ -249,7 +250,9 @@ def test_a_source_travels_to_another_process(tmp_path):
 def test_what_names_no_file_is_refused_with_what_is_there(tmp_path):
     write(tmp_path / "pairs.parquet", PAIRS)
     assert "did you mean 'pairs.parquet'?" in refusal(str(tmp_path / "pair.parquet"))
-    assert "matches no file" in refusal(str(tmp_path / "*.csv"))
+    found = refusal(str(tmp_path / "pair*.csv"))
+    assert "matches no file" in found
+    assert "did you mean" not in found
     assert "is a folder" in refusal(str(tmp_path))
     assert "there is no folder" in refusal(str(tmp_path / "no" / "a.csv"))
     assert "braces are not expanded" in refusal(str(tmp_path / "{0..3}.csv"))
@@ -274,9 +277,9 @@ def test_another_format_than_the_suffix_says_is_refused_in_one_line(tmp_path, su
 def test_damage_late_in_a_text_file_is_found_before_anything_runs(tmp_path):
     lines = [json.dumps(row) for row in PAIRS * 10_000]
     (tmp_path / "a.jsonl").write_text("\n".join([*lines, '{"url": ', *lines]))
-    assert "Malformed JSON" in refusal(str(tmp_path / "a.jsonl"))
+    assert "line 70001: is no JSON" in refusal(str(tmp_path / "a.jsonl"))
     (tmp_path / "a.csv").write_text("url,caption,n\n" + "u,c,1\n" * 50_000 + "u,c\n")
-    assert "Expected Number of Columns: 3 Found: 2" in refusal(str(tmp_path / "a.csv"))
+    assert "line 50002: has 2 fields, the header has 3" in refusal(str(tmp_path / "a.csv"))
 
 
 def test_unknown_packed_and_mixed_suffixes_are_refused(tmp_path):
@@ -291,6 +294,9 @@ def test_a_missing_column_is_refused_with_what_exists(tmp_path):
     message = refusal(path)
     assert "has no column 'url'" in message
     assert "it has: URL, caption; did you mean 'URL'?" in message
+    with_v = write(tmp_path / "b.parquet", [{"url": "u", "caption": "c", "v": 1}])
+    assert "has column 'v', and " in (said := refusal([with_v, write(tmp_path / "c.parquet", PAIRS)]))
+    assert "did you mean 'v'" not in said
     assert "has no column 'alt'" in refusal(path, {"url": "URL", "caption": "alt"})
 
 
@@ -346,3 +352,42 @@ def test_names_that_every_curated_set_has_are_refused_with_the_mapping_to_write(
 def test_a_column_that_would_stand_beside_a_mapped_one_is_refused(tmp_path):
     path = write(tmp_path / "a.parquet", [PAIRS[0] | {"text": "x"}])
     assert "columns: {source_caption: caption}" in refusal(path, {"url": "url", "caption": "text"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "a.csv",
+            "a,b\nc,d,e,f\n",
+            "line 3: has 4 fields, the header has 2; put a field that holds the delimiter into",
+        ),
+        ("a.csv", '"a\n\nb",b\nc\n', "line 5: has 1 field, the header has 2; write every field"),
+        ("a.csv", 'a,b\nc,"d\ne,f\n', "line 3: a double quote opens a field, and none closes it"),
+        ("a.csv", 'a,b\n"c"x,d\n', "line 3: text stands behind a closing double quote; write a quote inside"),
+        ("a.csv", "a,b\nc,gr\udcfcn\n", "line 3: is not UTF-8 text (invalid start byte at byte 4)"),
+        ("a.tsv.gz", "a\tb\nc\td\te\n", "line 3: has 3 fields, the header has 2"),
+        ("a.jsonl", '{"url": "a"}\n{"url": \n', "line 2: is no JSON: Expecting value (column 8); every line holds one"),
+        ("a.jsonl", '[{"url": "a"}]\n', "line 1: is a list; every line holds one object"),
+        ("a.jsonl", '{"url": "a"}\n\n3\n', "line 3: is a number; every line holds one object"),
+        ("a.jsonl", '{"url": "a"}\n{"url": "\udcff"}\n', "line 2: is not UTF-8 text"),
+    ],
+)
+def test_of_a_text_file_that_is_wrong_the_line_is_named_and_what_to_do(tmp_path, name, text, said):
+    data = (("url,caption\n" if ".csv" in name else "url\tcaption\n" if ".tsv" in name else "") + text).encode(
+        errors="surrogateescape"
+    )
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    found = refusal(str(path), {"url": "url"})
+    assert found.startswith(f"source table: {path}: {said}")
+    assert "records=" not in found
+    assert "strict" not in found
+
+
+def test_a_fault_far_behind_the_first_rows_is_named_with_its_file_and_line(tmp_path):
+    path = tmp_path / "late.csv"
+    path.write_text("url,caption\n" + "http://example.org/,a caption\n" * 60_000 + "a,b,c\n")
+    source = open_table(str(path))
+    with pytest.raises(SourceError, match=r"^source: .*late\.csv: line 60002: has 3 fields"), readable("source"):
+        rows_of(source)

@@ -285,8 +285,11 @@ def test_a_tar_with_too_many_different_fields_is_refused(tmp_path):
         open_webdataset(path)
 
 
-def test_an_empty_tar_has_no_rows(tmp_path):
-    assert rows_of(write(tmp_path / "a.tar")) == []
+def test_an_empty_tar_is_refused_unless_others_have_rows(tmp_path):
+    empty = write(tmp_path / "a.tar")
+    with pytest.raises(SourceError, match=r"a\.tar: holds no sample \(pictures are jpg"):
+        open_webdataset(empty)
+    assert len(rows_of([empty, write(tmp_path / "b.tar", *sample("b"))])) == 1
 
 
 def test_the_order_of_the_list_does_not_matter_and_a_limit_leaves_later_tars_out(tmp_path):

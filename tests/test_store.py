@@ -82,3 +82,12 @@ def test_canonical_json_has_one_spelling_and_no_nan():
     assert canonical_json({"b": 1, "a": "ü"}) == '{"a":"ü","b":1}'.encode()
     with pytest.raises(ValueError, match="JSON compliant"):
         canonical_json(float("nan"))
+
+
+@pytest.mark.parametrize("below", ["", "below", "below/deeper"])
+def test_a_path_that_is_a_file_or_leads_through_one_is_refused_with_a_sentence(tmp_path, below):
+    file = tmp_path / "pairs.parquet"
+    file.write_bytes(b"no folder")
+    for way in (Store.open, Store.existing):
+        with pytest.raises(InputError, match="is a file, and a store is a folder; name another"):
+            way(file / below)

@@ -11,8 +11,8 @@ import duckdb
 
 from curation.analytics.answer import FORMATS, Answer
 from curation.analytics.limits import Limits, within
-from curation.analytics.statement import require_one_select
-from curation.analytics.views import VIEWS, Views
+from curation.analytics.statement import require_one_select, views_in
+from curation.analytics.views import OF_STORE, VIEWS, Views
 from curation.storage.store import Store
 from curation.versions import resolve
 from schemas.errors import InputError
@@ -38,31 +38,34 @@ def connect(
     with_versions: Mapping[str, str] | None = None,
     *,
     downloads: bool = True,
+    of_store: bool = False,
     limits: Limits = _DEFAULT_LIMITS,
     spill: Path | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """DuckDB over one version (default: the newest), locked; `with_versions` maps schemas to `name@version`.
 
-    `downloads=False` leaves that view empty, which saves reading the plans' records. `spill` is a folder
-    for what does not fit into memory; a user's question gets none.
+    `downloads=False` leaves that view empty, which saves reading the plans' records. `of_store` gives no version's
+    views. `spill` is a folder for what does not fit into memory; a user's question gets none.
     Raises InputError where there is no such version.
     """
     store = Store.existing(store_path)
-    chosen = resolve(store, f"{name}@{version}" if name and version else name)
+    chosen = None if of_store else resolve(store, f"{name}@{version}" if name and version else name)
     others = {alias: resolve(store, text) for alias, text in _checked(with_versions or {}).items()}
     connection = duckdb.connect(":memory:")
     connection.execute("SET enable_progress_bar = false")
     connection.execute("SET memory_limit = $limit", {"limit": f"{limits.memory_gb}GB"})
     views = Views(connection, store)
     try:
-        views.add_version(chosen)
+        if chosen is not None:
+            views.add_version(chosen)
         for alias, other in others.items():
             views.add_version(other, alias)
         views.add_runs()
         views.add_downloads(chosen if downloads else None)
         views.explain()
     except duckdb.IOException as error:
-        raise InputError(f"{chosen.label}: {error}; `pairmill verify {chosen.path}` says what is damaged") from error
+        label, path = (chosen.label, chosen.path) if chosen else (store.root, "MANIFEST")
+        raise InputError(f"{label}: {error}; `pairmill verify {path}` says what is damaged") from error
     _lock(connection, views.files, spill)
     return connection
 
@@ -100,8 +103,15 @@ def asked(
     """The answer to one SELECT; reading it stands under the time limit too."""
     set_name, _, version = (name or "").partition("@")
     downloads = "downloads" in text.lower()
+    views = views_in(text) & VIEWS.keys() if not set_name else set()
     connection = connect(
-        store_path, set_name or None, version or None, with_versions, downloads=downloads, limits=limits
+        store_path,
+        set_name or None,
+        version or None,
+        with_versions,
+        downloads=downloads,
+        of_store=bool(views) and views <= OF_STORE,
+        limits=limits,
     )
     with contextlib.closing(connection), ask(connection, text, limits) as answer:
         yield answer

@@ -42,6 +42,18 @@ def require_one_select(connection: duckdb.DuckDBPyConnection, text: str) -> None
         _require_harmless(node)
 
 
+def views_in(text: str) -> set[str]:
+    """The names of views (in no schema of --with) that a statement reads; none where it cannot be parsed."""
+    if len(text) > MOST_BYTES:
+        return set()
+    with duckdb.connect(":memory:") as connection:
+        try:
+            tables = [node for node in _nodes(_tree(connection, text)) if node.get("type") == "BASE_TABLE"]
+        except (InputError, UnicodeEncodeError):
+            return set()
+    return {str(node["table_name"]).lower() for node in tables if node.get("schema_name", "") in ("", "main")}
+
+
 def _tree(connection: duckdb.DuckDBPyConnection, text: str) -> Any:
     """The parsed statement as JSON."""
     try:

@@ -29,6 +29,7 @@ VIEWS = {
     "runs": "every run on this store, in the order they started",
     "downloads": "one row per URL and time that it was wanted: status, host, attempts, when, seconds, bytes",
 }
+OF_STORE = {"runs"}  # the others are of one version
 _FATE_COLUMNS = (c.FATE, c.FATE_STEP, c.FATE_REASON, c.DUPLICATE_OF)
 _MEANINGS = {
     "runs": {

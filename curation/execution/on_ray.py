@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -12,10 +13,13 @@ from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
     GetTimeoutError,
+    LocalRayletDiedError,
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
+    RaySystemError,
     RayTaskError,
+    RpcError,
     WorkerCrashedError,
 )
 
@@ -33,6 +37,9 @@ _DEATHS = (
     ObjectLostError,
     OutOfMemoryError,
 )
+_ENDINGS = (LocalRayletDiedError, RaySystemError, RpcError)  # of Ray itself, not of a worker
+_LOOK_EVERY_S = 3.0
+_MOST_REFUSALS = 4  # a head may be started again; after a minute Ray ends this process without a word
 _GB = 1 << 30
 
 
@@ -53,12 +60,38 @@ class _Actor:
 
 
 @contextlib.contextmanager
-def _signals_as_raised() -> Iterator[None]:
-    """What a signal handler raises inside Ray's compiled code comes out wrapped; unwrap it."""
+def _calling_ray() -> Iterator[None]:
+    """Raise RunError where Ray itself is gone.
+
+    What a signal handler raises inside Ray's compiled code comes out wrapped; it is unwrapped.
+    """
     try:
         yield
     except SystemError as error:
         raise error.__cause__ or error from None
+    except _ENDINGS as error:
+        raise _ended((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+
+
+def _ended(said: str) -> RunError:
+    return RunError(
+        f"Ray ended under the run ({said}); what is committed stays, run the same again: `pairmill down`, a cluster "
+        "that is stopped, or a machine that runs out of memory ends it"
+    )
+
+
+def _refuses() -> bool:
+    """Whether the head of the cluster takes no connection; one that is merely slow does not count."""
+    host, _, port = getattr(ray.get_runtime_context(), "gcs_address", "").rpartition(":")
+    if not port:
+        return False  # connected by a Ray client, which says itself that it is cut off
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_EVERY_S).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _enter(folder: str) -> None:
@@ -96,11 +129,16 @@ class OnRay:
         """Tasks that find room in the cluster, or the size of the pool of actors."""
         if actor:
             return self._needs.actors
-        there, task = ray.cluster_resources(), self._needs.task
+        with _calling_ray():
+            there, task = ray.cluster_resources(), self._needs.task
         return max(1, int(there.get("CPU", 1) / task.cpus)) if task.cpus else max(1, int(there.get("CPU", 1)))
 
     def submit(self, function: Callable[..., Any], task: Any, *, actor: bool) -> Any:
         """Start a task where there is room, or on the actor with the least to do."""
+        with _calling_ray():
+            return self._submit(function, task, actor)
+
+    def _submit(self, function: Callable[..., Any], task: Any, actor: bool) -> Any:
         if not actor:
             handle = _task.options(**_options(self._needs.task)).remote(function, task, os.getcwd(), self._reach)
             self._tasks.add(handle)
@@ -117,26 +155,39 @@ class OnRay:
         return handle
 
     def wait(self, handles: list[Any]) -> list[tuple[Any, Callable[[], Any]]]:
-        """Wait for the first finished task."""
-        with _signals_as_raised():
-            done, _ = ray.wait(handles, num_returns=1)
+        """Wait for the first finished task. Raises RunError where Ray is gone: without one it would wait in vain."""
+        done: list[Any] = []
+        refusals = 0
+        while not done:
+            with _calling_ray():
+                done, _ = ray.wait(handles, num_returns=1, timeout=_LOOK_EVERY_S)
+            refusals = refusals + 1 if not done and _refuses() else 0
+            if refusals == _MOST_REFUSALS:
+                raise _ended("nobody answers at its address")
         return [(handle, partial(self._result, handle)) for handle in done]
 
     def close(self) -> None:
         """Stop the actors, and the tasks that are on their way."""
-        for kept in self._actors:
-            ray.kill(kept.actor)
-        for handle in self._tasks:
-            ray.cancel(handle, force=True)
+        if self._tasks or self._actors:
+            self._stop()
         self._actors, self._tasks = [], set()
         if self._hosts is not None:
             self._hosts.close()
+
+    def _stop(self) -> None:
+        if _refuses():
+            return  # they have ended with Ray, which would be asked for a minute
+        with contextlib.suppress(*_ENDINGS):
+            for kept in self._actors:
+                ray.kill(kept.actor)
+            for handle in self._tasks:
+                ray.cancel(handle, force=True)
 
     def _result(self, handle: Any) -> Any:
         self._tasks.discard(handle)
         kept = self._actor_of.pop(handle, None)
         try:
-            with _signals_as_raised():
+            with _calling_ray():
                 return ray.get(handle)
         except _DEATHS as error:
             # A task has a process to itself; of what an actor had, only what it was at is to blame.

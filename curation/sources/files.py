@@ -3,18 +3,29 @@
 import contextlib
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from curation.sources.formats.faults import fault_in, file_named_in
 from curation.sources.source import SourceFile
 from curation.sources.suggestion import did_you_mean
 from curation.storage.store import file_sha256
 from schemas.errors import SourceError
 
-_REMEDIES = ("LINE 1:", "Possible fixes", "Possible Solution", "Possible solutions", "file =", "Candidate")
+_ADVICE = re.compile(r" ?Try (setting|auto-detecting)[^;]*")
+_REMEDIES = (
+    "The search space used",
+    "LINE 1:",
+    "Possible fixes",
+    "Possible Solution",
+    "Possible solutions",
+    "file =",
+    "Candidate",
+)
 
 
 def find_files(patterns: str | Sequence[str], where: str) -> tuple[str, ...]:
@@ -56,7 +67,8 @@ def _neighbours(pattern: str) -> str:
     if not names:
         return f"; the folder {folder} is empty"
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"; in {folder} there is: {shown}{did_you_mean(os.path.basename(pattern), names)}"
+    hint = "" if glob.has_magic(pattern) else did_you_mean(os.path.basename(pattern), names)
+    return f"; in {folder} there is: {shown}{hint}"
 
 
 def labels(paths: Sequence[str]) -> tuple[str, ...]:
@@ -71,14 +83,20 @@ def digested(path: str) -> SourceFile:
 
 
 @contextlib.contextmanager
-def readable(where: str) -> Iterator[None]:
-    """Turn what DuckDB or the file system says about a source's file into a SourceError of one line."""
+def readable(where: str, path: str | None = None) -> Iterator[None]:
+    """Turn what DuckDB or the file system says about a source's file into a SourceError of one line.
+
+    `path` is the file where DuckDB may not name it; of a text file the line that is wrong is looked for.
+    """
     try:
         yield
     except duckdb.OutOfMemoryException:
         raise
     except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
-        raise SourceError(f"{where}: {reason(error)}") from error
+        file = path or file_named_in(str(error))
+        fault = fault_in(file) if file and isinstance(error, duckdb.Error) else None
+        named = f"{where}: {file}" if fault and str(file) not in where else where
+        raise SourceError(f"{named}: {fault or reason(error)}") from error
 
 
 def reason(error: Exception) -> str:
@@ -89,6 +107,6 @@ def reason(error: Exception) -> str:
             break
         if line.strip():
             lines.append(line.strip())
-    text = "; ".join(lines)[:500]
+    text = _ADVICE.sub("", "; ".join(lines)).rstrip("; ")[:500]
     prefix, _, rest = text.partition(" Error: ")
     return rest if rest and prefix.replace(" ", "").isalpha() else text

@@ -18,7 +18,7 @@ from curation.sources.files import readable
 from curation.sources.folder_captions import FolderCaptions, find_captions
 from curation.sources.folder_listing import Entry, chunks_of, list_folder
 from curation.sources.json_fields import FieldTypes
-from curation.sources.samples import PICTURES, Shape, seen, shape_of
+from curation.sources.samples import TAKEN, Shape, seen, shape_of
 from curation.sources.source import CapturedRow, CapturedSource, SourceFile, files_for
 from curation.storage.store import canonical_json
 from schemas.errors import SourceError
@@ -87,7 +87,7 @@ def open_folder(root: str, columns: Mapping[str, str] | None = None, limit: int 
     if captions:
         entries = {name: Entry(name) for name in {*entries, *counts}}
     if not entries:
-        raise SourceError(f"{where}: {root} holds no picture ({', '.join(PICTURES)})")
+        raise SourceError(f"{where}: {root} holds no picture ({', '.join(TAKEN)})")
     chunks = tuple(chunks_of([entries[name] for name in sorted(entries)]))
     chunks = chunks[: files_for(limit, (sum(counts.get(entry.name, 1) for entry in chunk) for chunk in chunks))]
     types = FieldTypes()

@@ -97,7 +97,10 @@ def open_img2dataset(
             )
     table = open_table(parquets, {**DEFAULT, **(columns or {}), **_THEIRS}, where=where, lenient=True)
     with readable(where):
-        used = files_for(limit, (pq.read_metadata(parquet).num_rows for parquet in parquets))
+        rows = [pq.read_metadata(parquet).num_rows for parquet in parquets]
+    if not any(rows):
+        raise SourceError(f"{where}: {tars[0]}: the Parquet beside it has no row; run img2dataset over more URLs")
+    used = files_for(limit, rows)
     return Img2Dataset(tars[:used], labels(tars)[:used], table)
 
 

@@ -12,7 +12,8 @@ from curation.sources.mapping import DEFAULT, assign
 from curation.sources.source import CapturedRow
 from schemas.errors import SourceError
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "avif", "bmp", "tif", "tiff")  # of two in one sample, the earlier
+TAKEN = ("jpg", "jpeg", "png", "webp", "gif", "avif")  # of two in one sample, the earlier
+PICTURES = (*TAKEN, "bmp", "tif", "tiff")  # pictures too, but not decoded: their rows fail and say so
 TEXTS = ("txt", "json")
 PICTURE_BYTES = 64 << 20  # what is larger fails its row
 TEXT_BYTES = 16 << 20
@@ -57,9 +58,7 @@ class Shape:
         extension = sample.picture
         if extension is None:
             there = ", ".join(sample.members)
-            sample.fail(
-                "no_picture", f"{sample.origin}: has no picture (only {there}); known are {', '.join(PICTURES)}"
-            )
+            sample.fail("no_picture", f"{sample.origin}: has no picture (only {there}); known are {', '.join(TAKEN)}")
         picture = sample.members[extension] if extension and not sample.failure else None
         extra = {name: fitted(record.get(self.fields[name]), kind) for name, kind in self.extra.items()}
         return CapturedRow(url, caption, picture, sample.origin, extra, sample.failure)

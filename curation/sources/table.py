@@ -122,7 +122,7 @@ def _suffix(path: str) -> str:
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, form: Format, path: str, where: str) -> Columns:
-    with readable(f"{where}: {path}"):
+    with readable(f"{where}: {path}", path):
         columns = form.describe(connection, path)
     refuse_equal([name for name, _ in columns], f"{where}: {path}")
     return columns
@@ -153,7 +153,7 @@ def _lacking(first: str, names: Sequence[str], second: str, others: Sequence[str
         [(first, second, name) for name in names if name not in others]
         + [(second, first, name) for name in others if name not in names]
     )[0]
-    hint = did_you_mean(column, set(names) ^ set(others) - {column})
+    hint = did_you_mean(column, (set(names) ^ set(others)) - {column})
     return f"{has} has column {column!r}, and {lacks} has none of that name{hint}; all files need the same columns"
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curation.sources.files import digested, find_files, labels
 from curation.sources.json_fields import FieldTypes
-from curation.sources.samples import PICTURES, TEXTS, Shape, seen, shape_of
+from curation.sources.samples import PICTURES, TAKEN, TEXTS, Shape, seen, shape_of
 from curation.sources.source import CapturedRow, CapturedSource, SourceFile, files_for
 from curation.sources.tar_samples import read_samples
 from schemas.errors import SourceError
@@ -53,11 +53,21 @@ def open_webdataset(
     where = "source webdataset"
     found = find_files(paths, where)
     names = labels(found)
-    types = FieldTypes()
+    types, rows = FieldTypes(), 0
+
+    def scans() -> Iterator[int]:
+        nonlocal rows
+        for path, label in zip(found, names, strict=True):
+            count = seen(read_samples(path, label, ("json",)), types)
+            rows += count
+            yield count
+
     try:
-        scans = (seen(read_samples(path, label, ("json",)), types) for path, label in zip(found, names, strict=True))
-        used = files_for(limit, scans)
+        used = files_for(limit, scans())
     except SourceError as error:
         raise SourceError(f"{where}: {error}") from error
+    if not rows:
+        others = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
+        raise SourceError(f"{where}: {found[0]}{others}: holds no sample (pictures are {', '.join(TAKEN)})")
     shape = shape_of(types, columns, f"{where}: the JSON of {found[0]}" + (" and others" if len(found) > 1 else ""))
     return WebDataset(found[:used], names[:used], shape)

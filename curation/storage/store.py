@@ -74,16 +74,18 @@ class Store:
 
     @classmethod
     def open(cls, root: str | Path) -> "Store":
-        """The store at `root`, made if there is none. Raises StoreError where its format is newer than this program."""
+        """The store at `root`, made if there is none.
+
+        Raises InputError where no folder can be made there, StoreError where its format is newer than this program.
+        """
         store = cls(root)
-        if store.get("store.json") is None:
-            try:
+        require_no_file(store.root)
+        try:
+            if store.get("store.json") is None:
                 store.put("store.json", {"format": layout.FORMAT})
-            except OSError as error:
-                raise InputError(
-                    f"store {root}: cannot be written: {error.strerror}; name another with --store"
-                ) from error
-        found = store.get("store.json")
+            found = store.get("store.json")
+        except OSError as error:
+            raise InputError(f"store {root}: cannot be used: {error.strerror}; name another with --store") from error
         if not isinstance(found, dict) or found.get("format") != layout.FORMAT:
             raise StoreError(
                 f"store {root}: has format {(found or {}).get('format')!r}, this program reads format {layout.FORMAT}; "
@@ -94,6 +96,7 @@ class Store:
     @classmethod
     def existing(cls, root: str | Path) -> "Store":
         """The store at `root`, for reading. Raises InputError where there is none."""
+        require_no_file(Path(root))
         if not (Path(root) / "store.json").exists():
             raise InputError(
                 f"store {root}: there is no store here; run a specification first, or name one with --store"
@@ -187,6 +190,13 @@ class Store:
                     f"store {self.root}: a run is using it; try again when `pairmill status` shows none"
                 ) from None
             yield
+
+
+def require_no_file(root: Path) -> None:
+    """Raise InputError where a store's path, or a folder that it should lie in, is a file."""
+    taken = next((path for path in (root, *root.parents) if os.path.isfile(path)), None)
+    if taken is not None:
+        raise InputError(f"store {root}: {taken} is a file, and a store is a folder; name another with --store")
 
 
 def _write_flushed(path: Path, data: bytes) -> None:

@@ -50,11 +50,12 @@ def up() -> None:
 
 
 @verb()
-def down() -> None:
-    """Stop what `up` started."""
+@click.option("--yes", is_flag=True, help="Stop it also under a run, which ends with it.")
+def down(yes: bool) -> None:
+    """Stop what `up` started; refused while a run uses it."""
     from flows import services
 
-    stopped = services.down()
+    stopped = services.down(under_runs=yes)
     click.echo(f"stopped: {', '.join(name.capitalize() for name in stopped)}" if stopped else "nothing was up")
 
 

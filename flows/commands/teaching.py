@@ -4,12 +4,15 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from flows.commands.verb import set_option, spec_argument, verb
+from schemas.errors import InputError
 
+_CONFIG = "open_clip_config.json"
 _LINE_EVERY_S = 5.0
 
 
@@ -52,12 +55,22 @@ def evaluate(model: str, device: str, as_json: bool, **asked: Any) -> None:
     if (asked["folder"] is None) == (asked["table"] is None):
         raise click.UsageError("Name the pictures by either --folder or --table.")
     test = read_labelled(ZeroShot(**asked))
-    scores = zeroshot(model, test.files, test.labels, test.class_names, test.templates, device=device)
+    folder = _model_folder(Path(model))
+    scores = zeroshot(folder, test.files, test.labels, test.class_names, test.templates, device=device)
     if as_json:
         click.echo(json.dumps({"benchmark": "zeroshot", "metrics": scores}))
         return
     for name, value in scores.items():
         click.echo(f"{name}: {value:.4f}")
+
+
+def _model_folder(path: Path) -> Path:
+    """The folder of a trained model; what `train` writes holds it as `model`. Raises InputError where there is none."""
+    for folder in (path, path / "model"):
+        if (folder / _CONFIG).is_file():
+            return folder
+    exists = "holds no trained model" if path.is_dir() else "is no folder"
+    raise InputError(f"evaluate: {path}: {exists}; name the folder that `train` made, or its model/ with {_CONFIG}")
 
 
 def progress_lines(name: str) -> Callable[[int, int, float, float], None]:

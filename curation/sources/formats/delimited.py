@@ -73,7 +73,7 @@ class Delimited(Format):
     def _dialect(self, files: Sequence[Described]) -> str:
         return (
             f"delim = {text(self.delimiter)}, quote = '\"', escape = '\"', strict_mode = true, "
-            f"allow_quoted_nulls = false, max_line_size = {LINE_BYTES}, buffer_size = {2 * LINE_BYTES}, "
+            f"allow_quoted_nulls = false, skip = 0, max_line_size = {LINE_BYTES}, buffer_size = {2 * LINE_BYTES}, "
             f"compression = '{compression_of(files)}'"
         )
 
