@@ -14,11 +14,10 @@ from curation.fetch.addresses import WEB_PORTS, parse_networks
 from curation.fetch.block_lists import load_block_lists
 from curation.fetch.completed import Completed, completed
 from curation.fetch.host_policy import HostLimits, HostPolicy
-from curation.fetch.leased_hosts import LeasedHosts
+from curation.fetch.leased_hosts import open_hosts
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.outcomes import PASSING
 from curation.fetch.policy import USER_AGENT, FetchPolicy
-from curation.fetch.site_book import SiteBook
 from curation.fetch.to_stored import to_stored
 from curation.operator import Batch, Operator, Output, Resources, Workplace, setting
 from schemas.columns import (
@@ -93,10 +92,7 @@ class Download(Operator):
 
     def open_at(self, workplace: Workplace) -> HostPolicy:
         """The same, with what sites said before, and with its share of the limits where there are other workers."""
-        limits = HostLimits(self.per_host, self.requests_per_s)
-        if workplace.hosts is not None:
-            return LeasedHosts(limits, exchange=partial(workplace.hosts, workplace.store, limits))
-        return HostPolicy(limits, sites=SiteBook(workplace.store))
+        return open_hosts(HostLimits(self.per_host, self.requests_per_s), workplace.store, workplace.hosts)
 
     def run(self, batch: Batch, opened: HostPolicy) -> Output:
         """The outcome of each row of one batch."""
@@ -109,25 +105,9 @@ class Download(Operator):
             for group in iter(lambda: list(itertools.islice(completed, _GROUP_ROWS)), []):
                 yield np.array([done.row for done in group], np.int64), self._output(group)
 
-    @property
-    def _policy(self) -> FetchPolicy:
-        return FetchPolicy(
-            max_bytes=self.max_bytes,
-            timeout_s=self.timeout_s,
-            retries=self.retries,
-            concurrency=self.concurrency,
-            deadline_s=self.part_deadline_s,
-            user_agent=self.user_agent,
-            robots=self.robots,
-            opt_out=self.opt_out,
-            ports=self.ports,
-            allow_networks=self.allow_networks,
-            block_lists=load_block_lists(self.block_domains, self.block_hashes),
-        )
-
     def _completed(self, batches: Batches, hosts: HostPolicy) -> Generator[Completed, None, None]:
         to_picture = partial(to_stored, longest_side_px=self.longest_side_px, shortest_side_px=self.shortest_side_px)
-        policy = self._policy
+        policy = FetchPolicy.of(self, load_block_lists(self.block_domains, self.block_hashes))
         with closing(fetch_once_per_url(self._wanted(batches), policy, hosts)) as results:
             for wanted, fetched in results:
                 yield from completed(wanted, fetched, to_picture, policy.block_lists)
