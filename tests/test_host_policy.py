@@ -273,7 +273,7 @@ def control(statuses: list[str], monkeypatch: pytest.MonkeyPatch, answers: str =
     watched: Names[int] = Names(heard.set)
     for i, status in enumerate(statuses):
         watched.note(f"{i}.example", status)
-    heard.wait(0.1 if RESOLVED not in statuses else 1)
+    heard.wait(0.2)
     assert list(watched.answers()) == []
     watched.close()
     return asked
