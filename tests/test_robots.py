@@ -222,7 +222,7 @@ def test_only_the_beginning_of_a_long_robots_file_is_read(web: Web) -> None:
 
 def test_requests_that_wait_for_robots_hit_the_deadline_too(web: Web) -> None:
     web.serve("/robots.txt", silent)
-    results = fetch_all(web.url("/a"), web.url("/b"), timeout_s=5, deadline_s=0.3)
+    results = fetch_all(web.url("/a"), web.url("/b"), timeout_s=5, part_deadline_s=0.3)
     assert [result.status for result in results] == ["deadline", "deadline"]
 
 

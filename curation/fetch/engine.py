@@ -80,7 +80,7 @@ class _Engine(threading.Thread):
         self._names: Names[Job] = Names(self._loop.ring)
         self._sites = SiteChecks(policy, hosts)
         self._named_hosts: set[str] = set()  # that were found in a network of allow_networks
-        self._deadline = None if policy.deadline_s is None else time.monotonic() + policy.deadline_s
+        self._deadline = None if policy.part_deadline_s is None else time.monotonic() + policy.part_deadline_s
         self._over = False
 
     @property
@@ -261,7 +261,7 @@ class _Engine(threading.Thread):
 
     @property
     def _too_late(self) -> Answer:
-        return Answer(outcomes.DEADLINE, f"not done in the {self._policy.deadline_s:g} s that its part had")
+        return Answer(outcomes.DEADLINE, f"not done in the {self._policy.part_deadline_s:g} s that its part had")
 
     def _finish(self, job: Job, answer: Answer) -> None:
         if job.purpose is Purpose.PICTURE:

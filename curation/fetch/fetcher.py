@@ -9,12 +9,11 @@ from curation.fetch.completed import Arrived, Completed, completed
 from curation.fetch.decoding import Decoder, InlineDecoder
 from curation.fetch.host_policy import HostLimits, HostPolicy
 from curation.fetch.isolated import IsolatedDecoder
-from curation.fetch.leased_hosts import LeasedHosts
+from curation.fetch.leased_hosts import open_hosts
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.picture_form import PictureForm
 from curation.fetch.policy import FetchPolicy
 from curation.fetch.readiness import make_ready, require_decoder
-from curation.fetch.site_book import SiteBook
 from curation.fetch.to_stored import to_stored
 from curation.operator import Workplace
 
@@ -34,11 +33,7 @@ class Fetcher:
 
         Raises RunError where this machine cannot decode as the form wants.
         """
-        if workplace.hosts is not None:
-            hosts: HostPolicy = LeasedHosts(limits, exchange=partial(workplace.hosts, workplace.store, limits))
-        else:
-            hosts = HostPolicy(limits, sites=SiteBook(workplace.store))
-        return cls(hosts, _decoder(form, isolate=isolate))
+        return cls(open_hosts(limits, workplace.store, workplace.hosts), _decoder(form, isolate=isolate))
 
     def completed(self, wanted: Iterable[Wanted], policy: FetchPolicy) -> Generator[Completed, None, None]:
         """The outcome of every row, in the order in which fetches and decoding end."""

@@ -7,14 +7,23 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from curation.fetch.domains import registered_domain
-from curation.fetch.host_policy import HostPolicy
+from curation.fetch.host_policy import HostLimits, HostPolicy
 from curation.fetch.run_hosts import Interest, Reply, Report
-from curation.fetch.site_book import WAIT, Found, SiteAnswers, Wanted
+from curation.fetch.site_book import WAIT, Found, SiteAnswers, SiteBook, Wanted
+from curation.storage.store import Store
 from schemas.errors import PairmillError, RunError
 
 _HEARTBEAT_S = 5.0  # with nothing to say
+
+
+def open_hosts(limits: HostLimits, store: Store | None, exchange: Callable[..., Reply] | None) -> HostPolicy:
+    """All there is, for a worker alone; a share of what `exchange(store, limits, report)` reaches, for one of many."""
+    if exchange is None:
+        return HostPolicy(limits, sites=SiteBook(store))
+    return LeasedHosts(limits, exchange=partial(exchange, store, limits))
 
 
 @dataclass

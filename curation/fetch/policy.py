@@ -1,6 +1,6 @@
 """How URLs are fetched: the limits of one fetch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from curation.fetch.addresses import WEB_PORTS, AddressGuard, parse_networks
 from curation.fetch.block_lists import BlockLists
@@ -23,7 +23,7 @@ class FetchPolicy:
     most_redirects: int = 5
     concurrency: int = 64
     stalled_s: float = 1.0  # a transfer that has heard nothing for so long gives its place to another
-    deadline_s: float | None = None  # for all requests of one fetch together
+    part_deadline_s: float | None = None  # for all requests of one fetch together
     buffer_bytes: int = 256 * 2**20  # no transfer is started while so much waits for the consumer
     user_agent: str = USER_AGENT
     robots: bool = True  # heed robots.txt
@@ -31,6 +31,12 @@ class FetchPolicy:
     allow_networks: tuple[str, ...] = ()
     ports: tuple[int, ...] = WEB_PORTS
     block_lists: BlockLists = field(default_factory=BlockLists)
+
+    @classmethod
+    def of(cls, settings: object, block_lists: BlockLists) -> "FetchPolicy":
+        """The limits that stand under these names in an operator's settings; the others are as they are here."""
+        named = {one.name: getattr(settings, one.name) for one in fields(cls) if hasattr(settings, one.name)}
+        return cls(**named, block_lists=block_lists)
 
     @property
     def guard(self) -> AddressGuard:

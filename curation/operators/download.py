@@ -110,19 +110,7 @@ class Download(Operator, PictureForm):
 
     @property
     def _policy(self) -> FetchPolicy:
-        return FetchPolicy(
-            max_bytes=self.max_bytes,
-            timeout_s=self.timeout_s,
-            retries=self.retries,
-            concurrency=self.concurrency,
-            deadline_s=self.part_deadline_s,
-            user_agent=self.user_agent,
-            robots=self.robots,
-            opt_out=self.opt_out,
-            ports=self.ports,
-            allow_networks=self.allow_networks,
-            block_lists=load_block_lists(self.block_domains, self.block_hashes),
-        )
+        return FetchPolicy.of(self, load_block_lists(self.block_domains, self.block_hashes))
 
     def _wanted(self, batches: Batches) -> Iterator[Wanted]:
         for rows, batch in batches:
