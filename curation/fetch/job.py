@@ -58,6 +58,7 @@ class Job:
             answer.content_type,
             self.redirects,
             time.time(),
+            answer.detail,
         )
 
 

@@ -20,6 +20,7 @@ LEDGER = pa.schema(
         "fetched_bytes": pa.int64(),
         "content_type": pa.string(),
         "redirects": pa.int32(),
+        "detail": pa.string(),  # what the HTTP client said, in its own words
     }
 )
 
@@ -38,4 +39,5 @@ def ledger_line(key: str, url: str | None, fetched: Fetched, status: str) -> dic
         "fetched_bytes": len(fetched.body or b""),
         "content_type": fetched.content_type,
         "redirects": fetched.redirects,
+        "detail": fetched.detail or None,
     }

@@ -63,6 +63,7 @@ class Fetched:
     content_type: str | None = None
     redirects: int = 0  # of the last attempt
     at: float | None = None  # when it was known, in seconds since 1970
+    detail: str = ""  # what the client said of it, with times and lengths
 
 
 def http_class(http_status: int) -> str:

@@ -46,6 +46,16 @@ _CLASSES = {
 }
 
 
+# A reason stands in curated files, which must not know how many milliseconds something took.
+_SENTENCES = {
+    outcomes.DNS: "the host's name could not be resolved in time",
+    outcomes.CONNECT: "no connection could be made, or it was lost before an answer began",
+    outcomes.TIMEOUT: "no whole answer came in the time that an attempt has",
+    outcomes.TOO_SLOW: "the answer came too slowly",
+    outcomes.BROKEN_ANSWER: "the answer was cut short, or goes against the protocol",
+}
+
+
 @dataclass(frozen=True)
 class Answer:
     """What one request brought: a body, a failure, or a `location` to go on to."""
@@ -59,6 +69,7 @@ class Answer:
     retry_after_s: float | None = None
     named_network: bool = False  # the connection went to a network of allow_networks
     timed_out: bool = False
+    detail: str = ""  # libcurl's own words, with times and lengths that another run would have otherwise
 
 
 @dataclass
@@ -138,6 +149,7 @@ class Transfer:
             retry_after_s(head.header(b"retry-after"), time()),
             seen.named_network,
             code == pycurl.E_OPERATION_TIMEDOUT,
+            message,
         )
         self._pieces.clear()
         return answer
@@ -222,11 +234,12 @@ def _judge(seen: _Seen, code: int, message: str) -> tuple[str, str]:
         return seen.refusal
     if code == pycurl.E_OPERATION_TIMEDOUT:  # libcurl tells only in words which limit was reached
         slow = outcomes.TOO_SLOW if "too slow" in message.lower() else outcomes.TIMEOUT
-        return outcomes.DNS if message.startswith("Resolving timed out") else slow, message
+        status = outcomes.DNS if message.startswith("Resolving timed out") else slow
+        return status, _SENTENCES[status]
     status = _CLASSES.get(code, outcomes.BROKEN_ANSWER)
     if status == outcomes.CONNECT and seen.http_status is not None:
         status = outcomes.BROKEN_ANSWER  # the connection was there, and lost in the middle
-    return status, message or f"libcurl error {code}"
+    return status, _SENTENCES.get(status) or message or f"libcurl error {code}"
 
 
 def _without_picture(http_status: int) -> tuple[str, str]:
