@@ -1,5 +1,6 @@
 """Every way of answering badly that we could think of has its outcome, and none holds a fetch up."""
 
+import contextlib
 import gzip
 import socket
 import ssl
@@ -317,13 +318,14 @@ def test_what_follows_an_answer_is_never_taken_for_the_next_one(web: Web) -> Non
 
     def desync(connection: socket.socket, _web: Web) -> None:
         connection.sendall(head(b"Content-Length: 3") + b"abc" + answer(b"evil"))
-        connection.settimeout(0.3)
-        reused.append(connection.recv(1000))
+        connection.settimeout(2)
+        with contextlib.suppress(OSError):  # the client tears the connection down, with what it has not read
+            reused.append(connection.recv(1000))
 
     urls = [web.serve(f"/desync{i}", desync) for i in range(4)]
     results = fetch_all(*urls, concurrency=1, opt_out=False)
     assert [result.body for result in results] == [b"abc"] * 4
-    assert reused == [b""] * 4
+    assert set(reused) <= {b""}
 
 
 def test_no_cookie_is_sent_back(web: Web) -> None:

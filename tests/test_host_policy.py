@@ -120,6 +120,17 @@ def test_who_names_no_pause_gets_one_that_doubles_until_it_answers_well() -> Non
     assert hosts.admit("x.com") <= 1
 
 
+def test_a_busy_page_does_not_make_its_whole_domain_wait() -> None:
+    hosts = HostPolicy(clock=Clock())
+    for expected in (0, 0, 1):
+        assert hosts.admit("x.com") == 0
+        hosts.done("x.com", "http_5xx", 503)
+        wait_s = hosts.admit("x.com")
+        assert (wait_s > 0) == expected
+        if not wait_s:
+            hosts.done("x.com", "broken_answer")
+
+
 def test_who_asks_for_a_long_pause_is_not_asked_again_meanwhile() -> None:
     clock = Clock()
     hosts = HostPolicy(clock=clock)

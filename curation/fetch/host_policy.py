@@ -15,6 +15,7 @@ from curation.fetch.site_book import Found, SiteAnswers, SiteBook, Wanted
 
 UNTIL_ANOTHER_ENDS = float("inf")
 _ASK_TO_WAIT = (429, 503)
+_BUSY_PAGES = 2
 _NO_ANSWER = (outcomes.CONNECT, outcomes.TIMEOUT, outcomes.TOO_SLOW)
 _MOST_DOMAINS = 100_000  # remembered; of the others nothing is worth remembering
 
@@ -69,15 +70,19 @@ class Domain:
             self.reason = f"gave no answer {self.failures} times in a row"
             self.probing = False
 
-    def slow_down(self, limits: HostLimits, now: float, asked_s: float) -> None:
-        """It wants to be left alone, for as long as it asks for; where it names no time, a second, two, four …"""
+    def slow_down(self, limits: HostLimits, now: float, asked_s: float, http_status: int = 429) -> None:
+        """It wants to be left alone, for as long as it asks for; where it names no time, a second, two, four …
+
+        A 503 without a time may be that page's own trouble, so it counts from the third in a row on.
+        """
         if asked_s > limits.most_pause_s:
             self.down_until = now + min(asked_s, limits.most_down_s)
             self.reason = f"asked for a pause of {asked_s:.0f} s"
             return
         own_s = min(2.0**self.slow_downs * random.uniform(0.5, 1.0), limits.most_pause_s)
         self.slow_downs += 1
-        self.quiet_until = max(self.quiet_until, now + (asked_s or own_s))
+        if asked_s or http_status == 429 or self.slow_downs > _BUSY_PAGES:
+            self.quiet_until = max(self.quiet_until, now + (asked_s or own_s))
 
 
 @dataclass
@@ -145,7 +150,7 @@ class HostPolicy:
         if http_status is not None:
             domain.answered()
             if http_status in _ASK_TO_WAIT:
-                domain.slow_down(self.limits, self.clock(), asked_s)
+                domain.slow_down(self.limits, self.clock(), asked_s, http_status)
             else:
                 domain.slow_downs = 0
         elif status in _NO_ANSWER:

@@ -70,6 +70,7 @@ class Line:
         self._later: list[tuple[float, int, Job | str]] = []  # heap by the moment; a domain is an alarm for who waits
         self._order = itertools.count()
         self._held: dict[str, deque[Job]] = {}
+        self._alarms: dict[str, float] = {}  # when a domain's next one is due
 
     @property
     def next_moment(self) -> float | None:
@@ -88,8 +89,9 @@ class Line:
             held.appendleft(job)
         else:
             held.append(job)
-        if wait_s is not None:
-            heapq.heappush(self._later, (time.monotonic() + wait_s, next(self._order), job.domain))
+        if wait_s is not None and self._alarms.get(job.domain, float("inf")) > time.monotonic() + wait_s:
+            self._alarms[job.domain] = time.monotonic() + wait_s
+            heapq.heappush(self._later, (self._alarms[job.domain], next(self._order), job.domain))
 
     def go_on(self, jobs: list[Job]) -> None:
         """Let jobs be tried now, before all others."""
@@ -118,6 +120,7 @@ class Line:
         while self._later and self._later[0][0] <= time.monotonic():
             due = heapq.heappop(self._later)[2]
             if isinstance(due, str):
+                self._alarms.pop(due, None)
                 self.wake(due)
             else:
                 self.ready.append(due)
@@ -129,4 +132,5 @@ class Line:
         self.ready.clear()
         self._later.clear()
         self._held.clear()
+        self._alarms.clear()
         yield from waiting

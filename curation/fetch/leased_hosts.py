@@ -72,13 +72,15 @@ class LeasedHosts(HostPolicy):
     def done(self, host: str, status: str, http_status: int | None = None, asked_s: float = 0.0) -> None:
         """As the plain one; the run's object is told."""
         name = registered_domain(host)
-        before = self._domain(host).failures
+        domain = self._domain(host)
+        before, quiet_until = domain.failures, domain.quiet_until
         super().done(host, status, http_status, asked_s)
         news = self._changed.setdefault(name, _News())
         if http_status is not None:
             news.heard, news.failures = True, 0
-            news.asked_s = asked_s if http_status in (429, 503) else news.asked_s
-        elif self._domain(host).failures > before:
+            if asked_s > self.limits.most_pause_s or domain.quiet_until > quiet_until:
+                news.asked_s = asked_s
+        elif domain.failures > before:
             news.failures += 1
 
     def ask_site(self, site: str, wanted: Wanted) -> Found:

@@ -122,6 +122,8 @@ class RunHosts:
             health.answered()
         if interest.asked_s is not None:
             health.slow_down(self._limits, now, interest.asked_s)
+        elif interest.heard:
+            health.slow_downs = 0
         for _ in range(interest.failures):
             health.probing = health.down_s > 0 and now >= health.down_until
             health.failed(self._limits, now)
