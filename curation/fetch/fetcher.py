@@ -9,6 +9,7 @@ from curation.fetch.completed import Arrived, Completed, completed
 from curation.fetch.decoding import Decoder, InlineDecoder
 from curation.fetch.host_policy import HostLimits, HostPolicy
 from curation.fetch.isolated import IsolatedDecoder
+from curation.fetch.large_buffers import keep_large_buffers
 from curation.fetch.leased_hosts import open_hosts
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.picture_form import PictureForm
@@ -52,4 +53,5 @@ def _decoder(form: PictureForm, *, isolate: bool) -> Decoder:
         require_decoder(form)
         return IsolatedDecoder(to_picture, prepare=prepare)
     prepare()
+    keep_large_buffers()
     return InlineDecoder(to_picture)
