@@ -14,6 +14,7 @@ from conftest import Silent, SmallWeb, run_job, textured_jpeg, write_table
 
 from curation.execution.in_process import InProcess
 from curation.job import Job
+from curation.storage import sidecars
 from curation.storage.pool import read_pool
 from curation.storage.store import Store
 from curation.versions import read_runs, versions
@@ -115,6 +116,28 @@ def test_different_specifications_over_one_store_at_once_share_what_they_fetch_a
     asked = web.asked.copy()
     assert [run_job(spec).version for spec in specs] == [result.version for result in wanted]
     assert web.asked == asked
+
+
+def test_who_loses_a_commit_keeps_what_the_winner_lacks(
+    web: SmallWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pairs(web, range(8))
+    few = spec_over(tmp_path, rows, []) | {"name": "few", "steps": [{"keep": "uid between 0 and 2"}, DOWNLOAD]}
+    commit, raced = sidecars.commit, []
+
+    def just_after_another(store: Store, sidecar: sidecars.Sidecar) -> bool:
+        if not raced:
+            raced.append(run_job)
+            run_job(few)
+        return commit(store, sidecar)
+
+    monkeypatch.setattr(sidecars, "commit", just_after_another)
+    result = run_job(spec_over(tmp_path, rows, []))
+    assert result.curated == 9
+    monkeypatch.undo()
+    assert set(web.asked.values()) <= {1, 2}
+    assert sum(web.asked.values()) <= 8 + 3
+    assert run_job(spec_over(tmp_path, rows, []) | {"store": str(tmp_path / "alone")}).version == result.version
 
 
 def test_the_newest_manifest_is_that_of_the_run_that_started_last(web: SmallWeb, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_two_computations_that_differ_stop_the_run_unless_the_operator_is_captur
 def test_a_value_that_is_no_number_is_the_same_twice(tmp_path: Path) -> None:
     import pyarrow as pa
 
-    from curation.execution.operator_run import same_bits
+    from curation.execution.generation import same_bits
 
     numbers = pa.chunked_array([pa.array([1.0, float("nan"), None], pa.float32())])
     assert same_bits(numbers, numbers.slice(0))

@@ -7,18 +7,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curation.execution.generation import NewGeneration, open_rows, retried
 from curation.execution.guarded import Guarded
 from curation.execution.streaming import Chunk, gather
-from curation.fetch.ledger import LEDGER
 from curation.operator import OK, Batch, Failure, Output
 from curation.part_rows import OperatorRows, PartRows, read_pictures
 from curation.stage import OperatorStep
 from curation.storage import layout, sidecars
-from curation.storage.pictures import PictureWriter
-from curation.storage.sidecars import COMPUTED, ERROR, STATUS, Sidecar
-from curation.storage.tables import put_table
+from curation.storage.sidecars import COMPUTED, ERROR, STATUS
 from schemas.columns import IMAGE, KEY, Column
-from schemas.errors import RunError
 
 CRASH, GIVEN_UP = "crash", "given_up"
 _MOST_ERROR_CHARS = 500
@@ -32,33 +29,25 @@ class OperatorRun:
         self.step = step
         self.committed: OperatorRows = rows.operator(step.index)
         self._neighbours = neighbours if step.brings_pictures else ()
-        self._new_rows: list[np.ndarray] = []
-        self._new_values: list[pa.Table] = []
-        self._pictures = PictureWriter(rows.store) if step.brings_pictures else None
-        self._ledger: list[dict[str, Any]] = []
+        self._generation = NewGeneration(rows, step, self.committed)
 
     @property
     def open_rows(self) -> np.ndarray:
-        """Rows that would be computed if they were alive, bool_N: not tried, or to be tried again under this plan."""
-        committed = self.committed
-        if self._rows.plan.retry is None or self._retried:
-            return ~committed.tried
-        classes = self._rows.plan.retry
-        again = committed.failed & ~committed.computed
-        if classes:
-            status = committed.outcome[STATUS].to_numpy(zero_copy_only=False)
-            again &= np.isin(status.astype(object), list(classes))
-        return ~committed.tried | again
+        """Rows that would be computed if they were alive, bool_N."""
+        return open_rows(self._rows.plan, self.committed)
 
     @property
     def computed_rows(self) -> int:
         """How many rows this run computed."""
-        return sum(len(rows) for rows in self._new_rows)
+        return self._generation.rows
 
-    @property
-    def _retried(self) -> bool:
-        sidecar = self.committed.sidecar
-        return sidecar is not None and self._rows.plan.name in sidecar.retried_by
+    def commit(self) -> bool:
+        """Put what was computed; False where another worker was first for some of it."""
+        return self._generation.commit()
+
+    def close(self) -> None:
+        """Let go of what was not committed."""
+        self._generation.close()
 
     def through(self, chunks: Iterator[Chunk], opened: Any) -> Iterator[Chunk]:
         """The chunks with this operator's columns; rows that fail go no further."""
@@ -110,13 +99,11 @@ class OperatorRun:
 
     def _take_in(self, chunk: Chunk, output: Output, table: pa.Table) -> Chunk:
         """Keep an output for the commit; return the rows that live on, with the columns as storage gives them back."""
-        self._new_rows.append(chunk.rows)
-        self._new_values.append(table)
-        self._ledger.extend(output.ledger)
-        if self._pictures is not None and output.stored is not None:
+        self._generation.add(chunk.rows, table, output.ledger)
+        if self.step.brings_pictures and output.stored is not None:
             for row, stored in zip(chunk.rows.tolist(), output.stored, strict=True):
                 if stored is not None:
-                    self._pictures.add(row, self._rows.addresses[row], stored)
+                    self._generation.add_picture(row, stored)
             chunk.stored = list(output.stored)
             chunk.pixels = {}
         return self._survivors(chunk, table)
@@ -155,7 +142,9 @@ class OperatorRun:
     def _crashed(self) -> dict[int, str]:
         """Rows that killed their worker at this operator before; where crashes are tried again, under this plan."""
         plan, part, fingerprint = self._rows.plan, self._rows.name, self.committed.fingerprint
-        tried_again = plan.retry is not None and not self._retried and (not plan.retry or CRASH in plan.retry)
+        tried_again = (
+            plan.retry is not None and not retried(plan, self.committed) and (not plan.retry or CRASH in plan.retry)
+        )
         crashed: dict[int, str] = {}
         number = 0
         while (record := self._rows.store.get(layout.crash(part, self.step.name, fingerprint, number))) is not None:
@@ -171,10 +160,9 @@ class OperatorRun:
             if row in adopted:
                 elsewhere, there = adopted[row]
                 values = elsewhere.columns(sidecars.values_schema(self.step.values).names).slice(there, 1)
-                self._new_rows.append(one.rows)
-                self._new_values.append(values)
-                if there in elsewhere.locations and self._pictures is not None:
-                    self._pictures.adopt(row, elsewhere.locations[there])
+                self._generation.add(one.rows, values)
+                if there in elsewhere.locations and self.step.brings_pictures:
+                    self._generation.adopt_picture(row, elsewhere.locations[there])
                     one.stored = list(read_pictures(self._rows.store, [elsewhere.locations[there]]))
                 yield self._survivors(one, values)
             else:
@@ -200,69 +188,12 @@ class OperatorRun:
 
     def _adopt_here(self, open_rows: np.ndarray) -> dict[int, tuple[OperatorRows, int]]:
         """The same among the rows of this part: a looser filter brings another caption of a URL that is there."""
-        if self._pictures is None or self.committed.sidecar is None or self.step.rides_on:
+        if not self.step.brings_pictures or self.committed.sidecar is None or self.step.rides_on:
             return {}  # where columns of the source decide too, rows of one URL may differ
         addresses = self._rows.addresses
         known = {addresses[row]: row for row in np.flatnonzero(self.committed.computed).tolist()}
         rows = np.flatnonzero(open_rows).tolist()
         return {row: (self.committed, known[addresses[row]]) for row in rows if addresses[row] in known}
-
-    def commit(self) -> bool:
-        """Put the next generation; False when another worker was first."""
-        plan = self._rows.plan
-        old = self.committed.sidecar
-        marks_retry = plan.retry is not None and not self._retried
-        if not self._new_rows and not (marks_retry and old is not None):
-            return True
-        table = self._dense()
-        locations, tars = self._pictures.finish(old) if self._pictures else (None, ())
-        ledger = pa.Table.from_pylist(self._ledger, schema=LEDGER)
-        ledgers = (put_table(self._rows.store, ledger),) if self._ledger else ()
-        sidecar = Sidecar(
-            self._rows.name,
-            self.step.name,
-            self.committed.fingerprint,
-            old.generation + 1 if old else 0,
-            put_table(self._rows.store, table),
-            locations,
-            (*(old.ledgers if old else ()), *ledgers),
-            tars,
-            (*(old.retried_by if old else ()), *([plan.name] if marks_retry else [])),
-        )
-        if sidecars.commit(self._rows.store, sidecar):
-            return True
-        if not self.step.operator.captured:
-            self._require_equal(table)
-        return False
-
-    def close(self) -> None:
-        """Let go of what was not committed."""
-        if self._pictures is not None:
-            self._pictures.discard()
-
-    def _dense(self) -> pa.Table:
-        """All values of the part: the committed ones, and over them the new ones."""
-        schema = sidecars.values_schema(self.step.values)
-        base = self.committed.columns(schema.names).cast(schema)
-        count = self._rows.rows
-        places = np.arange(count)
-        new = np.concatenate(self._new_rows) if self._new_rows else np.zeros(0, np.int64)
-        places[new] = count + np.arange(len(new))
-        return pa.concat_tables([base, *(table.cast(schema) for table in self._new_values)]).take(pa.array(places))
-
-    def _require_equal(self, ours: pa.Table) -> None:
-        """Two computations of a pure operator must agree."""
-        store = self._rows.store
-        winner = sidecars.latest(store, self._rows.name, self.step.name, self.committed.fingerprint)
-        assert winner is not None
-        theirs = sidecars.read_values(store, winner)
-        both = pa.array(np.flatnonzero(theirs[COMPUTED].to_numpy() & ours[COMPUTED].to_numpy()))
-        names = [name for name in ours.column_names if name != ERROR]  # the sentence may name an address, a time
-        if not all(same_bits(theirs[name].take(both), ours[name].take(both)) for name in names):
-            raise RunError(
-                f"part {self._rows.name}, {self.step.label}: two computations of the same rows gave different values; "
-                f"the operator {self.step.name} is not deterministic: declare `captured = True` or mend it"
-            )
 
 
 def gather_held(held: list[Chunk], rows: np.ndarray) -> Chunk:
@@ -282,11 +213,3 @@ def stored_array(values: Any, column: Column, failed: np.ndarray) -> pa.Array:
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         values = values.to_pylist()
     return pa.array([None if gone else value for value, gone in zip(values, failed, strict=True)], type=column.type)
-
-
-def same_bits(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
-    """Whether two columns hold the same, bit by bit: a NaN equals itself."""
-    bits = {pa.float16(): pa.int16(), pa.float32(): pa.int32(), pa.float64(): pa.int64()}.get(one.type)
-    if bits is None:
-        return bool(one.equals(other))
-    return bool(one.combine_chunks().view(bits).equals(other.combine_chunks().view(bits)))

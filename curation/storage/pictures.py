@@ -1,6 +1,7 @@
 """The pictures of the pool: tars that are written once, and where each picture lies in them."""
 
 import contextlib
+from collections.abc import Collection
 
 import pyarrow as pa
 
@@ -47,14 +48,16 @@ class PictureWriter:
         with contextlib.suppress(_Discarded):
             self._stack.__exit__(_Discarded, _Discarded(), None)
 
-    def finish(self, old: Sidecar | None) -> tuple[FileRef, tuple[FileRef, ...]]:
-        """Put the tar and the table of locations, those of the generation before included."""
+    def finish(self, old: Sidecar | None, rows: Collection[int] | None = None) -> tuple[FileRef, tuple[FileRef, ...]]:
+        """Put the tar and the table of locations (only of `rows` if given), those of the generation before included."""
         self._stack.close()
         tars = {ref.name: ref for ref in (old.tars if old else ())}
         places = dict(self._adopted)
         if self._file is not None:
             tars[self._file.ref.name] = self._file.ref
             places |= {row: (self._file.ref.name, *place) for row, place in self._new.items()}
+        if rows is not None:
+            places = {row: places[row] for row in map(int, rows) if row in places}
         for name in sorted({tar for tar, _, _ in places.values()} - tars.keys()):
             tars[name] = FileRef(
                 name, self._store.path(name).stat().st_size, name.rsplit("/", 1)[1].removesuffix(".tar")
@@ -62,5 +65,5 @@ class PictureWriter:
         if old is not None:
             before = read_locations(self._store, old).to_pylist()
             places = {p["row"]: (p["tar"], p["offset"], p["length"]) for p in before} | places
-        rows = [{"row": r, "tar": t, "offset": o, "length": n} for r, (t, o, n) in sorted(places.items())]
-        return put_table(self._store, pa.Table.from_pylist(rows, schema=LOCATIONS)), tuple(tars.values())
+        lines = [{"row": r, "tar": t, "offset": o, "length": n} for r, (t, o, n) in sorted(places.items())]
+        return put_table(self._store, pa.Table.from_pylist(lines, schema=LOCATIONS)), tuple(tars.values())
