@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from local_web import LocalWeb, local_web
 
-from curation.fetch.engine import fetch
-from curation.fetch.host_policy import HostPolicy
+from curation.fetch.hosts.host_policy import HostPolicy
+from curation.fetch.http.engine import fetch
 from curation.fetch.outcomes import Request
 from curation.fetch.policy import FetchPolicy
 

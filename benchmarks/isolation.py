@@ -19,11 +19,11 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from curation.fetch.decoding import Decoder, InlineDecoder
-from curation.fetch.isolated import IsolatedDecoder
-from curation.fetch.picture_form import PictureForm
-from curation.fetch.readiness import make_ready
-from curation.fetch.to_stored import Stored, to_stored
+from curation.fetch.isolation.decoding import Decoder, InlineDecoder
+from curation.fetch.isolation.isolated import IsolatedDecoder
+from curation.fetch.pictures.picture_form import PictureForm
+from curation.fetch.pictures.readiness import make_ready
+from curation.fetch.pictures.to_stored import Stored, to_stored
 
 PICTURES = 200
 GOAL_MS = 0.3

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from curation.fetch.certificates import certificates
+from curation.fetch.http.certificates import certificates
 
 _FILES = 500
 _MEDIAN_BYTES, _SPREAD = 43_000, 1.38  # log-normal with a mean of 111 kB, as pictures on the web

@@ -17,10 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from curation.fetch.opened_picture import open_fetched
-from curation.fetch.picture_form import PictureForm
-from curation.fetch.pixel_changes import encoded, scaled
-from curation.fetch.to_stored import to_stored
+from curation.fetch.pictures.opened_picture import open_fetched
+from curation.fetch.pictures.picture_form import PictureForm
+from curation.fetch.pictures.pixel_changes import encoded, scaled
+from curation.fetch.pictures.to_stored import to_stored
 from schemas.pixels import DecodeError
 
 ROUNDS = 3

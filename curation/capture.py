@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from curation.execution.executor import Executor, run_each
-from curation.fetch.isolated import IsolatedDecoder
-from curation.fetch.picture_form import AS_THEY_COME
-from curation.fetch.readiness import make_ready
-from curation.fetch.to_stored import Stored, to_stored
+from curation.fetch.isolation.isolated import IsolatedDecoder
+from curation.fetch.pictures.picture_form import AS_THEY_COME
+from curation.fetch.pictures.readiness import make_ready
+from curation.fetch.pictures.to_stored import Stored, to_stored
 from curation.ingest import OURS, Snapshot, Staging, find_snapshot, ingest, load_parts
 from curation.operator import OK
 from curation.sources.source import CapturedRow, CapturedSource

@@ -17,6 +17,8 @@ import numpy as np
 from conftest import run_job
 
 from curation.dedup.hamming import pairs_within
+from curation.fetch.pictures.picture_form import PictureForm
+from curation.fetch.pictures.readiness import make_ready
 
 _STEPS = ("link", "fsync", "replace", "unlink")
 
@@ -25,6 +27,7 @@ def main() -> None:
     """Run what the arguments say."""
     spec = json.loads(Path(sys.argv[1]).read_text())
     pairs_within(np.arange(4, dtype=np.uint64), 4)  # compiled once here, not in every child
+    make_ready(PictureForm())
     for argument in sys.argv[2:]:
         store, _, point = argument.partition("=")
         status = _forked(spec | {"store": store}, int(point))

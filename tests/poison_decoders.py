@@ -16,8 +16,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from curation.fetch.decoder_memory import DecoderMemory, progress_frame
-from curation.fetch.to_stored import Stored, to_stored
+from curation.fetch.isolation.decoder_memory import DecoderMemory, progress_frame
+from curation.fetch.pictures.to_stored import Stored, to_stored
 from schemas.pixels import DecodeError
 
 POISON, IN_COMPANY = b"POISON:", b"COMPANY:"

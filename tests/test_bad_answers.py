@@ -25,12 +25,12 @@ from misbehaving_web import (
     silent,
 )
 
-from curation.fetch.engine import fetch
-from curation.fetch.head import read_head, retry_after_s
-from curation.fetch.host_policy import HostLimits, HostPolicy
+from curation.fetch.hosts.host_policy import HostLimits, HostPolicy
+from curation.fetch.http.engine import fetch
+from curation.fetch.http.head import read_head, retry_after_s
+from curation.fetch.http.urls import UrlError, parse_url, redirected
 from curation.fetch.outcomes import Fetched, Request
 from curation.fetch.policy import FetchPolicy
-from curation.fetch.urls import UrlError, parse_url, redirected
 
 TIMEOUT_S = 1.0
 POLICY = FetchPolicy(

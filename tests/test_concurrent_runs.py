@@ -23,7 +23,7 @@ from schemas.pipeline import CurationSpec
 from schemas.shard import read_shard
 
 HERE = Path(__file__).parent
-DOWNLOAD = {"download": {"allow_networks": ["127.0.0.0/8"], "retries": 0, "timeout_s": 20}}
+DOWNLOAD = {"download": {"allow_networks": ["127.0.0.0/8"], "retries": 0, "timeout_s": 20, "isolate": False}}
 RUNNER = """
 import json, sys
 from conftest import run_job

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from curation.fetch.ledger import LEDGER
 from curation.fetch.outcomes import PASSING
-from curation.fetch.picture_form import PictureForm
+from curation.fetch.pictures.picture_form import PictureForm
 from curation.operator import Batch, Failure, Output
 from curation.operators.download import Download
 from schemas.columns import IMAGE

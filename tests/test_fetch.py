@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from misbehaving_web import Web, answer, certificate, dripping, endless, endless_headers, redirect, reset, silent
 
-from curation.fetch.addresses import denied
-from curation.fetch.certificates import certificates
-from curation.fetch.engine import fetch
-from curation.fetch.host_policy import HostLimits, HostPolicy
+from curation.fetch.hosts.host_policy import HostLimits, HostPolicy
+from curation.fetch.http.addresses import denied
+from curation.fetch.http.certificates import certificates
+from curation.fetch.http.engine import fetch
+from curation.fetch.http.urls import UrlError, parse_url
 from curation.fetch.outcomes import PASSING, RETRIED, Fetched, Request
 from curation.fetch.policy import FetchPolicy
-from curation.fetch.urls import UrlError, parse_url
 from schemas.errors import RunError
 
 HERE = ("127.0.0.1/32",)

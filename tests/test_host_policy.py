@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from misbehaving_web import Web, answer, reset, silent
 
-from curation.fetch import names
-from curation.fetch.domains import registered_domain
-from curation.fetch.engine import fetch
-from curation.fetch.host_policy import HostLimits, HostPolicy
-from curation.fetch.names import RESOLVED, Names, look_up
+from curation.fetch.hosts.domains import registered_domain
+from curation.fetch.hosts.host_policy import HostLimits, HostPolicy
+from curation.fetch.http import names
+from curation.fetch.http.engine import fetch
+from curation.fetch.http.names import RESOLVED, Names, look_up
 from curation.fetch.outcomes import DNS, NO_SUCH_HOST, Fetched, Request
 from curation.fetch.policy import FetchPolicy
 from schemas.errors import RunError

@@ -20,7 +20,7 @@ def small_spec(web: SmallWeb, tmp_path: Path) -> dict:
     rows.append({"url": web.put("/again.jpg", textured_jpeg(3, 144, 120)), "caption": "again"})
     rows.append({"url": f"{web.base_url}/dead.jpg", "caption": "dead"})
     steps = [
-        {"download": {"allow_networks": ["127.0.0.0/8"], "retries": 0}},
+        {"download": {"allow_networks": ["127.0.0.0/8"], "retries": 0, "isolate": False}},
         {"image_hash": {"kind": "phash"}},
         {"dedup": {"by": "phash", "within": 4}},
         "inspect_image",

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from misbehaving_web import Web, answer
 
-from curation.fetch.engine import fetch
-from curation.fetch.host_policy import HostPolicy
-from curation.fetch.opt_out import TdmRules, robots_tag_refusal, tdm_reserved
+from curation.fetch.hosts.host_policy import HostPolicy
+from curation.fetch.hosts.opt_out import TdmRules, robots_tag_refusal, tdm_reserved
+from curation.fetch.http.engine import fetch
 from curation.fetch.outcomes import PASSING, Fetched, Request
 from curation.fetch.policy import FetchPolicy
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from pydantic import ValidationError
 
-from curation.fetch.picture_form import PictureForm
-from curation.fetch.picture_layout import layout
-from curation.fetch.readiness import make_ready
-from curation.fetch.to_stored import to_stored
+from curation.fetch.pictures.picture_form import PictureForm
+from curation.fetch.pictures.picture_layout import layout
+from curation.fetch.pictures.readiness import make_ready
+from curation.fetch.pictures.to_stored import to_stored
 from curation.operators.download import Download
 from schemas.errors import RunError
 from schemas.pixels import DecodeError, decode, picture_size, stored_format
@@ -238,7 +238,7 @@ def test_decoding_at_a_reduced_scale_leaves_a_margin_and_changes_little() -> Non
 
 
 def have_turbojpeg() -> bool:
-    from curation.fetch.jpeg_planes import turbojpeg
+    from curation.fetch.pictures.libturbojpeg import turbojpeg
 
     try:
         turbojpeg()
@@ -267,17 +267,17 @@ def test_planes_made_smaller_apart_change_little(subsampling: int, size: tuple[i
 
 
 def test_planes_without_their_library_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from curation.fetch import jpeg_planes
+    from curation.fetch.pictures import libturbojpeg
 
-    monkeypatch.setattr(jpeg_planes, "_FILES", ("libnothing.so.0",))
-    jpeg_planes.turbojpeg.cache_clear()
+    monkeypatch.setattr(libturbojpeg, "_FILES", ("libnothing.so.0",))
+    libturbojpeg.turbojpeg.cache_clear()
     try:
         with pytest.raises(RunError, match="decode: full"):
             to_stored(file(soft(40, 30), "JPEG"), PictureForm(decode="planes"))
         with pytest.raises(RunError, match="libturbojpeg"):
             Download(decode="planes").open()
     finally:
-        jpeg_planes.turbojpeg.cache_clear()
+        libturbojpeg.turbojpeg.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_a_form_goes_between_processes() -> None:
 
 
 def test_once_ready_nothing_is_compiled_any_more() -> None:
-    from curation.fetch import area, lanczos, plain_png
+    from curation.fetch.pictures import area, lanczos, plain_png
 
     def compiled() -> dict[str, int]:
         functions = [f for module in (area, lanczos, plain_png) for f in vars(module).values()]

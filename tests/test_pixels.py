@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from curation.fetch.picture_form import PictureForm
-from curation.fetch.picture_layout import shrunk_size
-from curation.fetch.strip_metadata import orientation, without_metadata
-from curation.fetch.to_stored import to_stored
+from curation.fetch.pictures.picture_form import PictureForm
+from curation.fetch.pictures.picture_layout import shrunk_size
+from curation.fetch.pictures.strip_metadata import orientation, without_metadata
+from curation.fetch.pictures.to_stored import to_stored
 from schemas.pixels import MOST_PIXELS, VERSION, DecodeError, decode, picture_size, stored_format
 
 GOLDEN_VERSION = 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.fetch.plain_png import decode_plain_png
+from curation.fetch.pictures.plain_png import decode_plain_png
 from schemas.pixels import DecodeError, decode
 
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from misbehaving_web import Web, answer, redirect, reset, silent
 
-from curation.fetch.engine import fetch
-from curation.fetch.host_policy import HostPolicy
+from curation.fetch.hosts.host_policy import HostPolicy
+from curation.fetch.hosts.robots import Robots, product_token
+from curation.fetch.hosts.site_book import FETCH, WAIT, SiteAnswers, SiteBook
+from curation.fetch.http.engine import fetch
 from curation.fetch.outcomes import PASSING, RETRIED, Fetched, Request
 from curation.fetch.policy import FetchPolicy
-from curation.fetch.robots import Robots, product_token
-from curation.fetch.site_book import FETCH, WAIT, SiteAnswers, SiteBook
 from curation.prune import prune
 from curation.storage.store import Store
 

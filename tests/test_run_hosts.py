@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from misbehaving_web import Web, answer
 
-from curation.fetch import addresses
-from curation.fetch.engine import fetch
-from curation.fetch.host_policy import HostLimits
-from curation.fetch.leased_hosts import LeasedHosts
+from curation.fetch.hosts.host_policy import HostLimits
+from curation.fetch.hosts.leased_hosts import LeasedHosts
+from curation.fetch.hosts.run_hosts import Interest, Reply, Report, RunHosts
+from curation.fetch.hosts.site_book import FETCH, SiteAnswers, SiteBook
+from curation.fetch.http import addresses
+from curation.fetch.http.engine import fetch
 from curation.fetch.outcomes import Fetched, Request
 from curation.fetch.policy import FetchPolicy
-from curation.fetch.run_hosts import Interest, Reply, Report, RunHosts
-from curation.fetch.site_book import FETCH, SiteAnswers, SiteBook
 from curation.operator import Workplace
 from curation.operators.download import Download
 from curation.storage.store import Store

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.fetch.area import shrink
-from curation.fetch.lanczos import enlarge
+from curation.fetch.pictures.area import shrink
+from curation.fetch.pictures.lanczos import enlarge
 
 CHANNELS = st.sampled_from([1, 3])
 SIDES = st.integers(1, 150)

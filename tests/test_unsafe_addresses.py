@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from misbehaving_web import Web, redirect
 
-from curation.fetch import transfer
-from curation.fetch.addresses import AddressGuard, denied, parse_networks
-from curation.fetch.engine import fetch
-from curation.fetch.host_policy import HostLimits, HostPolicy
+from curation.fetch.hosts.host_policy import HostLimits, HostPolicy
+from curation.fetch.http import transfer
+from curation.fetch.http.addresses import AddressGuard, denied, parse_networks
+from curation.fetch.http.engine import fetch
 from curation.fetch.outcomes import PASSING, RETRIED, Fetched, Request
 from curation.fetch.policy import FetchPolicy
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import ray
 
-from curation.fetch.host_policy import HostLimits
-from curation.fetch.run_hosts import Reply, Report, RunHosts
-from curation.fetch.site_book import SiteBook
+from curation.fetch.hosts.host_policy import HostLimits
+from curation.fetch.hosts.run_hosts import Reply, Report, RunHosts
+from curation.fetch.hosts.site_book import SiteBook
 from curation.storage.store import Store
 
 _PATIENCE_S = 60.0

@@ -12,7 +12,7 @@ from curation.fetch.block_lists import BlockLists
 from curation.fetch.ledger import ledger_line
 from curation.fetch.once_per_url import Wanted
 from curation.fetch.outcomes import BLOCKED_HASH, OK, Fetched
-from curation.fetch.to_stored import Stored
+from curation.fetch.pictures.to_stored import Stored
 from curation.operator import Failure
 from schemas.columns import HTTP_STATUS, ORIGINAL_HEIGHT_PX, ORIGINAL_WIDTH_PX, SHA256, STORED_SHA256
 from schemas.pixels import DecodeError

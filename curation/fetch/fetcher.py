@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from curation.fetch.completed import Arrived, Completed, completed
-from curation.fetch.decoding import Decoder, InlineDecoder
-from curation.fetch.host_policy import HostLimits, HostPolicy
-from curation.fetch.isolated import IsolatedDecoder
-from curation.fetch.large_buffers import keep_large_buffers
-from curation.fetch.leased_hosts import open_hosts
+from curation.fetch.hosts.host_policy import HostLimits, HostPolicy
+from curation.fetch.hosts.leased_hosts import open_hosts
+from curation.fetch.isolation.decoding import Decoder, InlineDecoder
+from curation.fetch.isolation.isolated import IsolatedDecoder
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
-from curation.fetch.picture_form import PictureForm
+from curation.fetch.pictures.large_buffers import keep_large_buffers
+from curation.fetch.pictures.libturbojpeg import require_decoder
+from curation.fetch.pictures.picture_form import PictureForm
+from curation.fetch.pictures.readiness import make_ready
+from curation.fetch.pictures.to_stored import to_stored
 from curation.fetch.policy import FetchPolicy
-from curation.fetch.readiness import make_ready, require_decoder
-from curation.fetch.to_stored import to_stored
 from curation.operator import Workplace
 
 _PATIENCE_S = 0.02  # without a fetch that ends, until we look at what has been decoded meanwhile

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from curation.fetch.host_policy import HostPolicy
+from curation.fetch.hosts.host_policy import HostPolicy
 from curation.fetch.outcomes import BAD_URL, Fetched, Request
 from curation.fetch.policy import FetchPolicy
 
@@ -28,7 +28,7 @@ def fetch_once_per_url(
 
     With `patience_s`, a None says that nothing ended for so long.
     """
-    from curation.fetch.engine import fetch
+    from curation.fetch.http.engine import fetch
 
     waiting: dict[int, list[Wanted]] = {}
     without_url: deque[list[Wanted]] = deque()

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field, fields
 
-from curation.fetch.addresses import WEB_PORTS, AddressGuard, parse_networks
 from curation.fetch.block_lists import BlockLists
+from curation.fetch.http.addresses import WEB_PORTS, AddressGuard, parse_networks
 
 USER_AGENT = "Pairmill/0.1 (collects image-caption pairs; set user_agent to name a contact)"
 

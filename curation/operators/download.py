@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from curation.fetch.addresses import WEB_PORTS, parse_networks
 from curation.fetch.block_lists import load_block_lists
 from curation.fetch.completed import Completed
 from curation.fetch.fetcher import Fetcher
-from curation.fetch.host_policy import HostLimits
+from curation.fetch.hosts.host_policy import HostLimits
+from curation.fetch.http.addresses import WEB_PORTS, parse_networks
 from curation.fetch.once_per_url import Wanted
 from curation.fetch.outcomes import PASSING
-from curation.fetch.picture_form import PictureForm
+from curation.fetch.pictures.picture_form import PictureForm
 from curation.fetch.policy import USER_AGENT, FetchPolicy
 from curation.operator import Batch, Operator, Output, Resources, Workplace, setting
 from schemas.columns import (

@@ -11,13 +11,13 @@ from time import time
 import pycurl
 
 from curation.fetch import outcomes
-from curation.fetch.addresses import AddressGuard
-from curation.fetch.head import NO_HEAD, REDIRECTS, WITH_BODY, Head, read_head, retry_after_s
-from curation.fetch.opt_out import robots_tag_refusal, tdm_reserved
+from curation.fetch.hosts.opt_out import robots_tag_refusal, tdm_reserved
+from curation.fetch.hosts.robots import MOST_BYTES, product_token
+from curation.fetch.http.addresses import AddressGuard
+from curation.fetch.http.head import NO_HEAD, REDIRECTS, WITH_BODY, Head, read_head, retry_after_s
+from curation.fetch.http.urls import Target
 from curation.fetch.outcomes import OK, http_class
 from curation.fetch.policy import FetchPolicy
-from curation.fetch.robots import MOST_BYTES, product_token
-from curation.fetch.urls import Target
 
 _BUFFER_BYTES = 256 * 1024
 _NAMES_KEPT_S = 600

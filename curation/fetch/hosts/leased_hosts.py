@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from curation.fetch.domains import registered_domain
-from curation.fetch.host_policy import HostLimits, HostPolicy
-from curation.fetch.run_hosts import Interest, Reply, Report
-from curation.fetch.site_book import WAIT, Found, SiteAnswers, SiteBook, Wanted
+from curation.fetch.hosts.domains import registered_domain
+from curation.fetch.hosts.host_policy import HostLimits, HostPolicy
+from curation.fetch.hosts.run_hosts import Interest, Reply, Report
+from curation.fetch.hosts.site_book import WAIT, Found, SiteAnswers, SiteBook, Wanted
 from curation.storage.store import Store
 from schemas.errors import PairmillError, RunError
 

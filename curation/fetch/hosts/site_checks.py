@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from curation.fetch import outcomes
-from curation.fetch.host_policy import HostPolicy
-from curation.fetch.job import Job, Purpose
-from curation.fetch.opt_out import TdmRules
+from curation.fetch.hosts.host_policy import HostPolicy
+from curation.fetch.hosts.opt_out import TdmRules
+from curation.fetch.hosts.robots import Robots, product_token
+from curation.fetch.hosts.site_book import FETCH, WAIT, SiteAnswers, Wanted
+from curation.fetch.http.job import Job, Purpose
+from curation.fetch.http.transfer import Answer
+from curation.fetch.http.urls import parse_url
 from curation.fetch.outcomes import OK, Request
 from curation.fetch.policy import FetchPolicy
-from curation.fetch.robots import Robots, product_token
-from curation.fetch.site_book import FETCH, WAIT, SiteAnswers, Wanted
-from curation.fetch.transfer import Answer
-from curation.fetch.urls import parse_url
 
 _PATHS = {Purpose.ROBOTS: "/robots.txt", Purpose.TDMREP: "/.well-known/tdmrep.json"}
 _NO_ROW = -1

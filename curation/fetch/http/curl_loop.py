@@ -9,7 +9,7 @@ from typing import Any
 
 import pycurl
 
-from curation.fetch.transfer import Answer, Transfer
+from curation.fetch.http.transfer import Answer, Transfer
 
 _EPOLL = hasattr(select, "epoll")  # else poll: the same but for the unit of time
 _EVENTS = {

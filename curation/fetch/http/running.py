@@ -8,10 +8,10 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from curation.fetch.curl_loop import CurlLoop
-from curation.fetch.job import Job, Purpose
+from curation.fetch.http.curl_loop import CurlLoop
+from curation.fetch.http.job import Job, Purpose
+from curation.fetch.http.transfer import Answer, Transfer
 from curation.fetch.policy import FetchPolicy
-from curation.fetch.transfer import Answer, Transfer
 
 _MOST_STALLED = 3  # transfers that run beside the others, per transfer that may run
 

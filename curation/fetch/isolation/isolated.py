@@ -11,13 +11,13 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from curation.fetch.confinement import Limits
-from curation.fetch.decoder_child import load_codecs
-from curation.fetch.decoder_memory import MOST_PICTURES, NONCE_BYTES, ROOMS, Forged
-from curation.fetch.decoder_process import DecoderProcess, Lost
-from curation.fetch.decoding import MOST_BYTES, Arrivals, Prepare, Token, ToPicture, attempt
+from curation.fetch.isolation.confinement import Limits
+from curation.fetch.isolation.decoder_child import load_codecs
+from curation.fetch.isolation.decoder_memory import MOST_PICTURES, NONCE_BYTES, ROOMS, Forged
+from curation.fetch.isolation.decoder_process import DecoderProcess, Lost
+from curation.fetch.isolation.decoding import MOST_BYTES, Arrivals, Prepare, Token, ToPicture, attempt
 from curation.fetch.outcomes import DECODE_CRASH, DECODE_OOM
-from curation.fetch.to_stored import Stored
+from curation.fetch.pictures.to_stored import Stored
 from schemas.errors import RunError
 from schemas.pixels import DecodeError
 

@@ -16,19 +16,19 @@ from collections import deque
 from collections.abc import Generator, Iterator
 
 from curation.fetch import outcomes
-from curation.fetch.certificates import certificates
-from curation.fetch.course import after
-from curation.fetch.curl_loop import CurlLoop
-from curation.fetch.domains import is_address
-from curation.fetch.host_policy import UNTIL_ANOTHER_ENDS, HostPolicy
-from curation.fetch.job import Job, Line, Purpose
-from curation.fetch.names import RESOLVED, Names
+from curation.fetch.hosts.domains import is_address
+from curation.fetch.hosts.host_policy import UNTIL_ANOTHER_ENDS, HostPolicy
+from curation.fetch.hosts.site_checks import SiteChecks
+from curation.fetch.http.certificates import certificates
+from curation.fetch.http.course import after
+from curation.fetch.http.curl_loop import CurlLoop
+from curation.fetch.http.job import Job, Line, Purpose
+from curation.fetch.http.names import RESOLVED, Names
+from curation.fetch.http.running import Running
+from curation.fetch.http.transfer import Answer
+from curation.fetch.http.urls import UrlError, parse_url
 from curation.fetch.outcomes import Fetched, Request
 from curation.fetch.policy import FetchPolicy
-from curation.fetch.running import Running
-from curation.fetch.site_checks import SiteChecks
-from curation.fetch.transfer import Answer
-from curation.fetch.urls import UrlError, parse_url
 from schemas.errors import PairmillError, RunError
 
 _WINDOW = 4  # requests waiting, running or done but not taken, per transfer that may run

@@ -13,8 +13,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from curation.fetch.decoding import MOST_BYTES
-from curation.fetch.to_stored import Stored
+from curation.fetch.isolation.decoding import MOST_BYTES
+from curation.fetch.pictures.to_stored import Stored
 from schemas.pixels import MOST_SIDE_PX, DecodeError, stored_format
 
 MOST_PICTURES = 32  # in one batch

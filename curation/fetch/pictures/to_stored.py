@@ -9,11 +9,11 @@ things.
 
 from dataclasses import dataclass
 
-from curation.fetch.opened_picture import OpenedPicture, open_fetched
-from curation.fetch.picture_form import AS_THEY_COME, PictureForm
-from curation.fetch.picture_layout import Layout, Size, layout
-from curation.fetch.pixel_changes import encoded, framed, scaled, turned, turned_size
-from curation.fetch.readiness import require_decoder
+from curation.fetch.pictures.libturbojpeg import require_decoder
+from curation.fetch.pictures.opened_picture import OpenedPicture, open_fetched
+from curation.fetch.pictures.picture_form import AS_THEY_COME, PictureForm
+from curation.fetch.pictures.picture_layout import Layout, Size, layout
+from curation.fetch.pictures.pixel_changes import encoded, framed, scaled, turned, turned_size
 from schemas.pixels import DecodeError, require_within_limits
 
 NEEDS_REENCODING = "needs_reencoding"
@@ -81,7 +81,7 @@ def _fits_planes(picture: OpenedPicture, wanted: Layout, form: PictureForm) -> b
 
 def _by_planes(picture: OpenedPicture, target: Size, quality: int) -> bytes | None:
     """The JPEG of that size made from a JPEG's planes; None where there are none."""
-    from curation.fetch.jpeg_planes import encode_planes, shrink_planes
+    from curation.fetch.pictures.jpeg_planes import encode_planes, shrink_planes
 
     planes = picture.planes()
     return None if planes is None else encode_planes(shrink_planes(planes, target), quality)

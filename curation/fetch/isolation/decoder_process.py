@@ -14,10 +14,9 @@ import time
 import weakref
 from collections.abc import Sequence
 
-from curation.fetch import large_buffers
-from curation.fetch.confinement import Limits
-from curation.fetch.decoder_child import MOST_SETUP_BYTES, Setup
-from curation.fetch.decoder_memory import (
+from curation.fetch.isolation.confinement import Limits
+from curation.fetch.isolation.decoder_child import MOST_SETUP_BYTES, Setup
+from curation.fetch.isolation.decoder_memory import (
     MEMORY_BYTES,
     NONCE_BYTES,
     DecoderMemory,
@@ -25,12 +24,13 @@ from curation.fetch.decoder_memory import (
     batch_frame,
     read_progress_frame,
 )
-from curation.fetch.decoding import Prepare, ToPicture
+from curation.fetch.isolation.decoding import Prepare, ToPicture
 from curation.fetch.outcomes import DECODE_CRASH, DECODE_OOM, DECODE_TIMEOUT
+from curation.fetch.pictures import large_buffers
 
 # -I: neither the environment nor the working directory says what is imported; the paths are the parent's own.
 _BOOTSTRAP = (
-    "import sys; sys.path[:] = sys.argv[4:]; from curation.fetch.decoder_child import main; "
+    "import sys; sys.path[:] = sys.argv[4:]; from curation.fetch.isolation.decoder_child import main; "
     "main(*map(int, sys.argv[1:4]))"
 )
 _PASSED_ON = ("LD_LIBRARY_PATH", "NUMBA_CACHE_DIR")

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from curation.fetch.picture_layout import Size
+from curation.fetch.pictures.picture_layout import Size
 from schemas.pixels import DecodeError
 
 _SWAPS_SIDES = (5, 6, 7, 8)
@@ -21,10 +21,10 @@ def scaled(pixels_HWC: np.ndarray, size: Size) -> np.ndarray:
     if size == (width_px, height_px):
         return pixels_HWC
     if size[0] <= width_px and size[1] <= height_px:
-        from curation.fetch.area import shrink
+        from curation.fetch.pictures.area import shrink
 
         return shrink(pixels_HWC, *size)
-    from curation.fetch.lanczos import enlarge
+    from curation.fetch.pictures.lanczos import enlarge
 
     return enlarge(pixels_HWC, *size)
 

@@ -3,11 +3,11 @@
 import random
 
 from curation.fetch import outcomes
-from curation.fetch.job import Job
+from curation.fetch.http.job import Job
+from curation.fetch.http.transfer import Answer
+from curation.fetch.http.urls import UrlError, parse_url, redirected
 from curation.fetch.outcomes import RETRIED
 from curation.fetch.policy import FetchPolicy
-from curation.fetch.transfer import Answer
-from curation.fetch.urls import UrlError, parse_url, redirected
 
 _RETRIES_UNHEARD = 1  # of a host that let the time pass without any answer
 

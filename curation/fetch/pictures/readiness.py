@@ -6,15 +6,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from curation.fetch.picture_form import PictureForm
-
-
-def require_decoder(form: PictureForm) -> None:
-    """Raise RunError where this machine lacks what the form needs: it must not store other bytes in silence."""
-    if form.decode == "planes":
-        from curation.fetch.jpeg_planes import turbojpeg
-
-        turbojpeg()
+from curation.fetch.pictures.libturbojpeg import require_decoder
+from curation.fetch.pictures.picture_form import PictureForm
+from curation.fetch.pictures.to_stored import to_stored
 
 
 @functools.cache
@@ -24,8 +18,6 @@ def make_ready(form: PictureForm) -> None:
     Compiled code is read from numba's cache, or compiled and written there (for ten seconds, the first time on a
     machine): a process that may open or create no file cannot do that later. Raises RunError.
     """
-    from curation.fetch.to_stored import to_stored
-
     require_decoder(form)
     smaller = PictureForm(longest_side_px=9, encode_format=form.encode_format, decode=form.decode)
     larger = PictureForm(resize="keep_ratio", image_size_px=30)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from curation.fetch.host_policy import Domain, HostLimits
-from curation.fetch.site_book import WAIT, Found, SiteAnswers, SiteBook, Wanted
+from curation.fetch.hosts.host_policy import Domain, HostLimits
+from curation.fetch.hosts.site_book import WAIT, Found, SiteAnswers, SiteBook, Wanted
 
 _SILENT_S = 30.0  # after which a worker counts as dead
 _TURN_S = 5.0  # how long workers keep places that others wait for

@@ -5,37 +5,18 @@ here it is averaged as it lies. No Python package brings what this needs, so the
 """
 
 import ctypes
-import functools
 
 import numpy as np
 
-from curation.fetch.area import shrink
-from curation.fetch.picture_layout import Size
-from schemas.errors import RunError
+from curation.fetch.pictures.area import shrink
+from curation.fetch.pictures.libturbojpeg import turbojpeg
+from curation.fetch.pictures.picture_layout import Size
 
-_FILES = ("libturbojpeg.so.0", "libturbojpeg.so", "libturbojpeg.dylib", "turbojpeg.dll")
 _ACCURATE_DCT = 4096
 _HALF_IN_BOTH = 2  # libjpeg-turbo's number for colour of half the size
 _YCBCR = 1
 
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]  # Y, Cb, Cr: uint8, each _HW
-
-
-@functools.cache
-def turbojpeg() -> ctypes.CDLL:
-    """The system's libturbojpeg. Raises RunError where there is none."""
-    for file in _FILES:
-        try:
-            library = ctypes.CDLL(file)
-        except OSError:
-            continue
-        for name in ("tjInitDecompress", "tjInitCompress"):
-            getattr(library, name).restype = ctypes.c_void_p
-        return library
-    raise RunError(
-        "decode: planes needs the library libturbojpeg, which this machine lacks; install it "
-        "(Debian and Ubuntu: libturbojpeg0, conda: libjpeg-turbo) or say decode: full"
-    )
 
 
 def decode_planes(jpeg: bytes) -> Planes | None:
@@ -115,6 +96,6 @@ def _shrunk(plane_HW: np.ndarray, source: Size, target: Size, part: int) -> np.n
         steps.append(source_px / coarser / (target_px / part))
     if min(steps) >= 1:
         return shrink(plane_HW[:, :, np.newaxis], size[0], size[1], (steps[0], steps[1]))[:, :, 0]
-    from curation.fetch.lanczos import enlarge
+    from curation.fetch.pictures.lanczos import enlarge
 
     return enlarge(plane_HW[:, :, np.newaxis], size[0], size[1])[:, :, 0]

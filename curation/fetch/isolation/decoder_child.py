@@ -1,7 +1,7 @@
 """The child in which pictures are decoded: told on a socket which batch lies in the shared memory, it answers there.
 
-Started by `curation.fetch.decoder_process`, with nothing of its parent's environment but what decoding needs. It is
-confined before it sees a picture; from then on the parent believes nothing of what it writes.
+Started by `curation.fetch.isolation.decoder_process`, with nothing of its parent's environment but what decoding needs.
+It is confined before it sees a picture; from then on the parent believes nothing of what it writes.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from curation.fetch.confinement import Limits, confine, die_with_parent
-from curation.fetch.decoder_memory import (
+from curation.fetch.isolation.confinement import Limits, confine, die_with_parent
+from curation.fetch.isolation.decoder_memory import (
     MOST_FRAME_BYTES,
     PAYLOAD_AT,
     DecoderMemory,
     progress_frame,
     read_batch_frame,
 )
-from curation.fetch.decoding import Prepare, ToPicture, attempt
+from curation.fetch.isolation.decoding import Prepare, ToPicture, attempt
 
 MOST_SETUP_BYTES = 64 * 2**10
 _QUIET_S = 0.01  # answers wait no longer than that, and the picture at work, for the parent to hear of them

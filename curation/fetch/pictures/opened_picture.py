@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from PIL import Image
 
-from curation.fetch.picture_layout import Size
-from curation.fetch.strip_metadata import Bare, BrokenStructure, jpeg_exif, orientation, without_metadata
+from curation.fetch.pictures.picture_layout import Size
+from curation.fetch.pictures.strip_metadata import Bare, BrokenStructure, jpeg_exif, orientation, without_metadata
 from schemas.pixels import (
     DECODE_ERROR,
     FORMATS,
@@ -27,7 +27,7 @@ from schemas.pixels import (
 )
 
 if TYPE_CHECKING:
-    from curation.fetch.jpeg_planes import Planes
+    from curation.fetch.pictures.jpeg_planes import Planes
 
 _FETCHED_FORMATS = (*FORMATS, "GIF", "AVIF")
 _JPEG, _GIF = b"\xff\xd8\xff", (b"GIF87a", b"GIF89a")
@@ -157,7 +157,7 @@ class _Jpeg:
         return self._decoded(self.colours, at_least)
 
     def planes(self) -> "Planes | None":
-        from curation.fetch.jpeg_planes import decode_planes
+        from curation.fetch.pictures.jpeg_planes import decode_planes
 
         return decode_planes(self.fetched)
 
@@ -175,7 +175,7 @@ class _Jpeg:
 
 
 def _plain_png_pixels(picture: bytes) -> np.ndarray | None:
-    from curation.fetch.plain_png import decode_plain_png
+    from curation.fetch.pictures.plain_png import decode_plain_png
 
     return decode_plain_png(picture)
 

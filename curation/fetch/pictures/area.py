@@ -8,7 +8,7 @@ four rows go side by side (grey) or the channels of a pixel do (colour).
 import numpy as np
 from numba import njit
 
-from curation.fetch.lanes import add_weighted, put_down, put_pixel, zeros
+from curation.fetch.pictures.lanes import add_weighted, put_down, put_pixel, zeros
 
 _ROWS = 4  # target rows that are averaged across together
 

@@ -1,14 +1,14 @@
 """Decoding of fetched pictures: one at a time as an attempt, or a stream of them through a decoder.
 
 A decoder is what turns fetched bytes into pictures for one worker. `InlineDecoder` does it in this process,
-`curation.fetch.isolated.IsolatedDecoder` in a child process that a hostile picture may kill.
+`curation.fetch.isolation.isolated.IsolatedDecoder` in a child process that a hostile picture may kill.
 """
 
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol, TypeVar
 
 from curation.fetch.outcomes import DECODE_CRASH, DECODE_OOM, TOO_LARGE
-from curation.fetch.to_stored import Stored
+from curation.fetch.pictures.to_stored import Stored
 from schemas.pixels import DecodeError
 
 MOST_BYTES = 128 * 2**20  # of one picture, as it came and as it is stored

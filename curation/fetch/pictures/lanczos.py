@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import njit
 
-from curation.fetch.lanes import add_weighted, put_lanes, zeros
+from curation.fetch.pictures.lanes import add_weighted, put_lanes, zeros
 
 _TAPS = 8
 _BEFORE = 3  # taps that lie before the place itself

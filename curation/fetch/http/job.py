@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from curation.fetch.domains import registered_domain
+from curation.fetch.hosts.domains import registered_domain
+from curation.fetch.http.transfer import Answer
+from curation.fetch.http.urls import Target
 from curation.fetch.outcomes import Fetched, Request
-from curation.fetch.transfer import Answer
-from curation.fetch.urls import Target
 
 
 class Purpose(Enum):

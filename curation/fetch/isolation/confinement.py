@@ -11,7 +11,7 @@ import resource
 import signal
 from dataclasses import dataclass
 
-from curation.fetch.syscall_filter import keep_only_decoding
+from curation.fetch.isolation.syscall_filter import keep_only_decoding
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _MOST_FILES = 64

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from curation.fetch import outcomes
-from curation.fetch.domains import registered_domain
-from curation.fetch.site_book import Found, SiteAnswers, SiteBook, Wanted
+from curation.fetch.hosts.domains import registered_domain
+from curation.fetch.hosts.site_book import Found, SiteAnswers, SiteBook, Wanted
 
 UNTIL_ANOTHER_ENDS = float("inf")
 _ASK_TO_WAIT = (429, 503)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
-from curation.fetch.picture_form import PictureForm
+from curation.fetch.pictures.picture_form import PictureForm
 
 Size = tuple[int, int]  # width_px, height_px
 

@@ -1,0 +1,1 @@
+"""Fetching over HTTP: transfers, their order, and the walls around them."""

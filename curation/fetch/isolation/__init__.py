@@ -1,0 +1,1 @@
+"""Decoding in a child process that a hostile picture may kill."""

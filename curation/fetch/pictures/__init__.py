@@ -1,0 +1,1 @@
+"""From fetched bytes to stored ones: decoding, scaling, encoding, without metadata."""
