@@ -5,6 +5,7 @@ Importing this imports click and nothing else of weight: each verb imports what 
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -78,11 +79,24 @@ for _verb in (*demonstrating.VERBS, *running.VERBS, *planning.VERBS, *background
 def main() -> None:
     """The entry point of the installed command."""
     quiet_environment()
+    _log_warnings()
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         cli.main(prog_name="pairmill")
     except SystemExit as leaving:
         _leave_at_once(leaving.code)
+
+
+def _log_warnings() -> None:
+    """Print warnings of libraries, but for Prefect's.
+
+    A root without a handler would get one from the first library that calls `logging.info`, which prints everything.
+    """
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    handler.addFilter(lambda record: not record.name.startswith("prefect"))
+    logging.getLogger().addHandler(handler)
 
 
 def _leave_at_once(code: Any) -> NoReturn:

@@ -6,8 +6,10 @@
 Everything is planted, so that the funnel can be held against the truth.
 """
 
+import contextlib
 import csv
 import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -23,6 +25,7 @@ from flows.demo_web.web import make_web
 from flows.one_run import Request, run
 from flows.progress import View
 from flows.services import Services
+from schemas.errors import InputError
 from schemas.reading import read_yaml
 from schemas.training import TrainingSpec
 
@@ -68,7 +71,7 @@ def demo(
     """Run the whole demo in a folder. The web is served from a free port of this machine; nothing else is asked."""
     started = time.monotonic()
     paths = _Paths(folder.absolute())
-    with DemoServer(paths.root / "web" / "files", port) as server, closing(Services(paths.root)) as services:
+    with _server(paths.root / "web", port) as server, closing(Services(paths.root)) as services:
         teller.act(f"makes a web of {pairs:,} pairs, with faults planted, and serves it at {server.base_url}")
         web = make_web(
             paths.root / "web", server.base_url, pairs=pairs, seed=seed, tell=lambda n: teller.made(n, pairs)
@@ -102,6 +105,18 @@ class _Paths:
         return str(PIPELINES.parent / text) if text.startswith("pipelines/") else text
 
 
+def _server(folder: Path, port: int) -> DemoServer:
+    """Serves the web where an earlier demo in this folder did: keys depend on it, and so what must be fetched anew."""
+    file = folder / "port"
+    if not port and file.is_file():
+        with contextlib.suppress(OSError):  # somebody else has it now
+            return DemoServer(folder / "files", int(file.read_text()))
+    server = DemoServer(folder / "files", port)
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(str(server.port))
+    return server
+
+
 def _curate(paths: _Paths, name: str, teller: Teller, executor: Any, services: Services) -> Result:
     spec = PIPELINES / "curation" / f"{name}.yaml"
     overrides = [f"store={paths.root}"]
@@ -122,7 +137,14 @@ def _train(paths: _Paths, name: str, teller: Teller, pairs: int) -> dict[str, fl
     asked = read_yaml(PIPELINES / "training" / f"{name}.yaml", TrainingSpec).spec.model_dump(mode="json")
     asked = _moved(asked, paths)
     asked["samples"] = max(asked["batch_size"] * 30, asked["samples"] * min(pairs, 3000) // 3000)
-    result = train_contrastive(TrainingSpec.model_validate(asked), progress=teller.step)
+    spec = TrainingSpec.model_validate(asked)
+    try:
+        result = train_contrastive(spec, progress=teller.step)
+    except InputError:  # an earlier demo in this folder trained on another web, or for longer
+        if not spec.folder.exists():
+            raise
+        shutil.rmtree(spec.folder)
+        result = train_contrastive(spec, progress=teller.step)
     return {
         key: float(value["top1"])
         for key, value in result.metrics.items()
