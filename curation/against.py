@@ -39,7 +39,11 @@ def load_against(step: SelectionStep) -> Sequence[pa.Table]:
     wanted = step.step.against_columns
     tables = []
     for pinned in step.against:
-        if file_sha256(pinned.path) != pinned.sha256:
+        try:
+            changed = file_sha256(pinned.path) != pinned.sha256
+        except OSError:
+            changed = True
+        if changed:
             raise RunError(f"{step.label}: against: {pinned.path}: has changed since the run began; run it again")
         names = pq.read_schema(pinned.path).names
         table = pq.read_table(pinned.path, columns=[*wanted.values(), *([KEY.name] if KEY.name in names else [])])

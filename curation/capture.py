@@ -18,7 +18,7 @@ from curation.fetch.isolation.isolated import IsolatedDecoder
 from curation.fetch.pictures.picture_form import AS_THEY_COME
 from curation.fetch.pictures.readiness import make_ready
 from curation.fetch.pictures.to_stored import Stored, to_stored
-from curation.ingest import OURS, Snapshot, Staging, find_snapshot, ingest, load_parts
+from curation.ingest import MEMBER, OURS, Member, Snapshot, Staging, find_snapshot, ingest, load_parts
 from curation.operator import OK
 from curation.sources.source import CapturedRow, CapturedSource
 from curation.stage import CAPTURE, OperatorStep
@@ -150,7 +150,7 @@ def _give_pictures(
     store: Store, snapshot: Snapshot, step: OperatorStep, files: list[FileRef], tars: dict[str, FileRef]
 ) -> None:
     """Commit the next generation of the capture's sidecar for every part that lacks pictures of this source."""
-    lacking = [m.part for m in snapshot.parts if _lacks(store, m.part.name, step, m.members)]
+    lacking = [member.part for member in snapshot.parts if _lacks(store, member, step)]
     if not lacking:
         return
     with out_of_core.database(store) as database:
@@ -176,9 +176,14 @@ def _give_pictures(
             _commit_pictures(store, lacking[slot].name, lacking[slot].rows, step, table, tars)
 
 
-def _lacks(store: Store, part: str, step: OperatorStep, members: int) -> bool:
-    sidecar = sidecars.latest(store, part, CAPTURE, step.base_fingerprint)
-    return sidecar is None or int(sidecars.read_values(store, sidecar, [COMPUTED])[COMPUTED].to_numpy().sum()) < members
+def _lacks(store: Store, member: Member, step: OperatorStep) -> bool:
+    """Whether a row of the snapshot has no picture; others of the part may have theirs from other sources."""
+    sidecar = sidecars.latest(store, member.part.name, CAPTURE, step.base_fingerprint)
+    if sidecar is None:
+        return True
+    computed = sidecars.read_values(store, sidecar, [COMPUTED])[COMPUTED].to_numpy()
+    is_member = read_table(store, member.file, [MEMBER])[MEMBER].to_numpy()
+    return bool((is_member & ~computed).any())
 
 
 def _commit_pictures(

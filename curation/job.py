@@ -209,5 +209,6 @@ def _start_record(store: Store, name: str, plan: str) -> int:
 def _give_up(store: Store, plan: Plan, snapshot: Snapshot, part: str) -> None:
     names = [member.part.name for member in snapshot.parts]
     if part not in names:
-        raise InputError(f"--give-up {part}: the source has no such part; it has {names[0]} to {names[-1]}")
+        there = f"it has {names[0]} to {names[-1]}" if names else "it has none"
+        raise InputError(f"--give-up {part}: the source has no such part; {there}")
     store.put(layout.plan(plan.name, f"given-up-{part}"), {"part": part})

@@ -122,6 +122,9 @@ class _Prune:
         newest = {run.name: run.version for run in self._runs if (run.name, run.version) in self._manifests}
         why |= {(name, version): "the newest" for name, version in newest.items() if version is not None}
         for name in {run.name for run in self._runs}:
+            pointed = self._store.get(layout.curated(name, "manifest.json"))
+            if pointed is not None:  # a run that was killed at its very end has not replaced it
+                why.setdefault((name, pointed["version"]), "manifest.json is a copy of it")
             for tag, version in read_tags(self._store, name).items():
                 why.setdefault((name, version), f"tagged {tag}")
             for pin in read_pins(self._store.path(f"curated/{name}")):

@@ -24,6 +24,7 @@ from curation.storage.tables import put_table, read_table
 from schemas.errors import PartError
 
 BLOCK_PARTS = 1000  # of one roll-up record, and of one Prefect task
+_MOST_RELATIVES = 64  # rows of one URL that each of them knows
 _THREADS = min(8, os.cpu_count() or 1)
 
 Result = TypeVar("Result")
@@ -70,7 +71,8 @@ class Settling:
 
     def left(self) -> list[Member]:
         """Parts that lack something and are not stuck. Raises PartError where only stuck ones are left."""
-        lacking = [m for m in self._members if self.settle()[m.part.name].missing_step is not None]
+        settled = self.settle()
+        lacking = [member for member in self._members if settled[member.part.name].missing_step is not None]
         left = [member for member in lacking if member.part.name not in self._stuck]
         if lacking and not left:
             part = lacking[0].part.name
@@ -140,7 +142,10 @@ class Settling:
 
     @cached_property
     def _neighbours(self) -> dict[str, list[tuple[int, str, int]]]:
-        """For each part, rows whose URL stands in other parts too: (row, part there, row there)."""
+        """For each part, rows whose URL stands in other parts too: (row, part there, row there).
+
+        Of a URL with very many captions each row knows some: the first ones, and those that came just before it.
+        """
         families: dict[tuple[str, int], list[tuple[str, int]]] = {}  # by the row that had the URL first
         for ref in read_pool(self._store).shared if self._plan.pictures else ():
             for pair in read_table(self._store, ref).to_pylist():
@@ -148,6 +153,12 @@ class Settling:
                 families.setdefault(home, [home]).append((pair["part"], pair["row"]))
         found: dict[str, list[tuple[int, str, int]]] = {}
         for family in families.values():
-            for part, row in family:
-                found.setdefault(part, []).extend((row, *other) for other in family if other[0] != part)
+            for place, (part, row) in enumerate(family):
+                few = family if len(family) <= _MOST_RELATIVES else _relatives(family, place)
+                found.setdefault(part, []).extend((row, *other) for other in few if other[0] != part)
         return found
+
+
+def _relatives(family: list[tuple[str, int]], place: int) -> list[tuple[str, int]]:
+    half = _MOST_RELATIVES // 2
+    return list(dict.fromkeys(family[:half] + family[max(0, place - half) : place]))

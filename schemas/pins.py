@@ -29,7 +29,10 @@ def put_pin(manifest: Path, version: str, by: str) -> None:
     """Note that a version is used; `manifest` is its file. A set that cannot be written to is used without a note."""
     data = json.dumps({"version": version, "by": by}, sort_keys=True, ensure_ascii=False).encode()
     folder = manifest.parent / _FOLDER
+    target = folder / f"{hashlib.sha256(data).hexdigest()[:32]}.json"
     fresh = folder / f".{uuid.uuid4().hex}"
+    if target.exists():
+        return
     try:
         folder.mkdir(exist_ok=True)
         with open(fresh, "xb") as stream:
@@ -37,7 +40,7 @@ def put_pin(manifest: Path, version: str, by: str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         with contextlib.suppress(FileExistsError):
-            (folder / f"{hashlib.sha256(data).hexdigest()[:32]}.json").hardlink_to(fresh)
+            target.hardlink_to(fresh)
     except OSError as error:
         logging.getLogger(__name__).warning("%s: its use is not noted (%s); prune may remove it", manifest, error)
     finally:

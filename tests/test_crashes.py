@@ -1,16 +1,18 @@
 """What a row may do to its worker, and what becomes of the rows beside it. The worker is a real child process."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import Silent, run_job
+from conftest import Silent, run_job, write_table
 from own_operators import fate_of, opened, own_operator, seen, spec_of
 
 from curation.execution.in_process import InProcess
 from curation.job import Job, Wishes
+from curation.storage import sidecars
 from schemas.errors import PartError, RunError
 from schemas.manifest import read_manifest
 from schemas.pipeline import CurationSpec
@@ -195,3 +197,78 @@ def test_an_operator_that_returns_too_few_values_is_told_so(tmp_path: Path) -> N
     (sample,) = read_manifest(result.manifest).samples
     reasons = pq.read_table(result.manifest.parent / sample.parquet)["fate_reason"].to_pylist()
     assert set(reasons) == {"error: ValueError: column touchy_length: 0 values were returned for 1 rows"}
+
+
+PASSING = """
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+
+from curation.operator import Failure, Operator, Output, setting
+from schemas.columns import CAPTION, Column
+from schemas.errors import RunError
+
+class Passing(Operator):
+    \"""Fails for a while.\"""
+
+    batch_rows: ClassVar[int] = 1
+    passing: ClassVar[frozenset[str]] = frozenset({"soon"})
+    folder: str = setting("", "where it looks")
+
+    @property
+    def reads(self):
+        return (CAPTION,)
+
+    @property
+    def adds(self):
+        return (Column("passing_length", pa.int64(), "length of the caption"),)
+
+    def run(self, batch, opened):
+        (caption,) = batch["caption"].to_pylist()
+        if (Path(self.folder) / f"{caption} breaks").exists():
+            raise RunError("it breaks")
+        if caption != "good" and not (Path(self.folder) / "cured").exists():
+            return Output({"passing_length": [None]}, {0: Failure("soon", "not yet")})
+        return Output({"passing_length": [len(caption)]})
+"""
+
+
+def passing_spec(folder: Path, *steps: Any) -> dict[str, Any]:
+    (folder / "ops").mkdir(exist_ok=True)
+    (folder / "ops" / "passing.py").write_text(PASSING)
+    return spec_of(folder, ["a", "b", "c"], [{"passing": {"folder": str(folder)}}, *steps])
+
+
+def test_a_retry_that_breaks_off_leaves_what_it_did_not_reach_to_be_tried_again(tmp_path: Path) -> None:
+    spec = passing_spec(tmp_path)
+    assert run_job(spec).curated == 0
+    (tmp_path / "cured").touch()
+    (tmp_path / "b breaks").touch()
+    for _ in range(2):
+        with pytest.raises(PartError, match="it breaks"):
+            run_job(spec, Wishes(retry=()))
+    (tmp_path / "b breaks").unlink()
+    assert run_job(spec).curated == 3
+
+
+def test_who_only_notes_a_retry_and_loses_the_commit_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = passing_spec(tmp_path, "caption_stats") | {"source": {"table": str(tmp_path / "good.parquet")}}
+    rows = [{"url": f"http://nowhere/{caption}", "caption": caption} for caption in ("a", "b", "good")]
+    write_table(tmp_path / "good.parquet", rows)
+    run_job(spec)
+    commit, raced = sidecars.commit, []
+
+    def lost_once(store: Any, sidecar: sidecars.Sidecar) -> bool:
+        if sidecar.operator == "caption_stats" and sidecar.generation == 1 and not raced:
+            raced.append(commit(store, replace(sidecar, retried_by=("another plan",))))
+        return commit(store, sidecar)
+
+    monkeypatch.setattr(sidecars, "commit", lost_once)
+    assert run_job(spec, Wishes(retry=())).curated == 1
+    assert raced == [True]
+
+
+def test_a_keep_may_read_the_status_of_the_operator_before_it(tmp_path: Path) -> None:
+    (tmp_path / "cured").touch()
+    assert run_job(passing_spec(tmp_path, {"keep": "passing_status = 'ok' and passing_error is null"})).curated == 3

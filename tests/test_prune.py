@@ -143,9 +143,18 @@ def test_what_an_unfinished_plan_made_stays(store, three):
     assert store.path(shard.name).exists()
 
 
+def test_the_version_that_manifest_json_points_at_stays_after_a_kill_at_the_very_end_of_a_newer_run(store, three):
+    number = start_run(store, "demo", "plan0")
+    store.put(layout.finished(number), {"name": "demo", "version": three[0], "plan": "plan0", "at": 2e9})
+    kept = prune(store.root, remove=True).kept
+    assert kept == {f"demo@{three[0]}": "the newest", f"demo@{three[2]}": "manifest.json is a copy of it"}
+
+
 def test_a_plan_that_made_a_kept_version_too_stays_whole(store, three):
     number = start_run(store, "demo", "plan0")
     store.put(layout.finished(number), {"name": "demo", "version": three[0], "plan": "plan0", "at": 2e9})
+    pointed = store.path(layout.curated("demo", "manifest.json"))
+    pointed.write_bytes(manifest_path(store, three[0]).read_bytes())
     prune(store.root, remove=True)
     assert readable(store) == [three[0]]
     assert store.get(layout.plan("plan0", "shard-000000")) is not None

@@ -70,14 +70,15 @@ class NewGeneration:
         if self._pictures is not None:
             self._pictures.discard()
 
-    def commit(self) -> bool:
+    def commit(self, *, whole: bool = True) -> bool:
         """Put what was computed as the next generation; False where another worker was first for some of it.
 
-        What the other has put stands; what it lacks of ours follows in the generation after.
+        What the other has put stands; what it lacks of ours follows in the generation after. Where an error broke the
+        work off it is not `whole`: failures that were not reached stay to be tried again.
         """
         first = True
-        while self._new_rows or self._marks_retry:
-            if self._put():
+        while self._new_rows or (whole and self._marks_retry):
+            if self._put(whole):
                 return first
             self._give_way()
             first = False
@@ -89,13 +90,17 @@ class NewGeneration:
         plan, committed = self._part.plan, self._committed
         return plan.retry is not None and not retried(plan, committed) and committed.sidecar is not None
 
-    def _put(self) -> bool:
+    @property
+    def _places(self) -> np.ndarray:
+        return np.concatenate(self._new_rows) if self._new_rows else np.zeros(0, np.int64)
+
+    def _put(self, whole: bool) -> bool:
         store, old, plan = self._part.store, self._committed.sidecar, self._part.plan
-        rows = np.concatenate(self._new_rows) if self._new_rows else np.zeros(0, np.int64)
+        rows = self._places
         locations, tars = self._pictures.finish(old, rows) if self._pictures else (None, ())
         ledger = pa.Table.from_pylist(self._ledger, schema=LEDGER)
         ledgers = (put_table(store, ledger),) if self._ledger else ()
-        marks_retry = plan.retry is not None and not retried(plan, self._committed)
+        marks_retry = whole and plan.retry is not None and not retried(plan, self._committed)
         sidecar = Sidecar(
             self._part.name,
             self._step.name,
@@ -111,7 +116,7 @@ class NewGeneration:
 
     def _give_way(self) -> None:
         """Read what another worker has put, and keep of ours what it lacks."""
-        ours = None if self._step.operator.captured else self._dense(np.concatenate(self._new_rows))
+        ours = None if self._step.operator.captured else self._dense(self._places)
         part = self._part
         self._committed = OperatorRows(part.store, part.name, part.rows, self._step, self._committed.fingerprint)
         if ours is not None:

@@ -41,9 +41,9 @@ class OperatorRun:
         """How many rows this run computed."""
         return self._generation.rows
 
-    def commit(self) -> bool:
-        """Put what was computed; False where another worker was first for some of it."""
-        return self._generation.commit()
+    def commit(self, *, whole: bool = True) -> bool:
+        """Put what was computed (`whole`: all that was to be); False where another worker was first for some of it."""
+        return self._generation.commit(whole=whole)
 
     def close(self) -> None:
         """Let go of what was not committed."""
@@ -110,8 +110,8 @@ class OperatorRun:
 
     def _survivors(self, chunk: Chunk, values: pa.Table) -> Chunk:
         """The rows that did not fail, with the operator's visible columns."""
-        own = [column.name for column in self.step.values]
-        names = [self.step.visible[name] for name in own]
+        own = [*(column.name for column in self.step.values), *self._outcome_names]
+        names = [self.step.visible.get(name) or self._outcome_names[name] for name in own]
         alive = np.flatnonzero(values[STATUS].to_numpy(zero_copy_only=False) == OK)
         return chunk.with_columns(values.select(own), names).take(alive)
 
@@ -134,9 +134,18 @@ class OperatorRun:
         return pa.table(columns, schema=sidecars.values_schema(self.step.values))
 
     def _committed_columns(self, chunk: Chunk) -> Chunk:
-        own = [STATUS, *(column.name for column in self.step.values)]
-        values = self.committed.columns(own).take(pa.array(chunk.rows))
+        own = dict.fromkeys([STATUS, *(column.name for column in self.step.values), *self._outcome_names])
+        values = self.committed.columns(list(own)).take(pa.array(chunk.rows))
         return self._survivors(chunk, values)
+
+    @cached_property
+    def _outcome_names(self) -> dict[str, str]:
+        """Under which names the plan sees status and error: a `keep` that is fused with the operator may read them."""
+        columns = self._rows.plan.columns.items()
+        mine = {
+            where.name: name for name, where in columns if where.kind == "sidecar" and where.step == self.step.index
+        }
+        return {own: mine[own] for own in (STATUS, ERROR) if own in mine}
 
     @cached_property
     def _crashed(self) -> dict[int, str]:
@@ -160,10 +169,10 @@ class OperatorRun:
             if row in adopted:
                 elsewhere, there = adopted[row]
                 values = elsewhere.columns(sidecars.values_schema(self.step.values).names).slice(there, 1)
-                self._generation.add(one.rows, values)
                 if there in elsewhere.locations and self.step.brings_pictures:
-                    self._generation.adopt_picture(row, elsewhere.locations[there])
                     one.stored = list(read_pictures(self._rows.store, [elsewhere.locations[there]]))
+                    self._generation.adopt_picture(row, elsewhere.locations[there])
+                self._generation.add(one.rows, values)
                 yield self._survivors(one, values)
             else:
                 empty = {column.name: [None] for column in self.step.values}

@@ -112,17 +112,17 @@ def work(task: PartTask, *, actor: bool, opened: "Opened") -> Worked:
             try:
                 _stream(rows, segment, runs, np.flatnonzero(settled.fates == ALIVE), opened)
             except PairmillError:
-                _commit(runs, done)  # what was fetched and measured before the error is not done again
+                _commit(runs, done, whole=False)  # what was fetched and measured before the error is not done again
                 raise
-            _commit(runs, done)
+            _commit(runs, done, whole=True)
     raise PartError(
         f"part {task.member.part.name}: was not finished after {_MOST_ROUNDS} rounds; report this as a fault"
     )
 
 
-def _commit(runs: list[OperatorRun], done: dict[str, int]) -> None:
+def _commit(runs: list[OperatorRun], done: dict[str, int], *, whole: bool) -> None:
     for run in runs:
-        if not run.commit():
+        if not run.commit(whole=whole):
             break  # another worker was first: its values stand, and what was fused on ours is thrown away
         done[run.step.label] = done.get(run.step.label, 0) + run.computed_rows
 
