@@ -159,6 +159,11 @@ class HostPolicy:
         if domain.idle and len(self.domains) > _MOST_DOMAINS:
             del self.domains[registered_domain(host)]
 
+    def is_alive(self, host: str) -> bool:
+        """Whether the host's domain has answered before and does not count as down: who waits for it waits in line."""
+        domain = self.domains.get(registered_domain(host))
+        return domain is not None and domain.heard and not domain.down_s
+
     def _domain(self, host: str) -> Domain:
         name = registered_domain(host)
         domain = self.domains.get(name)

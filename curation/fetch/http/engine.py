@@ -138,7 +138,7 @@ class _Engine(threading.Thread):
         for site in sites:
             self._line.go_on(self._sites.into(site))
         self._line.look_at_clock()
-        self._running.look_for_stalled()
+        self._running.look_for_stalled(self._hosts.is_alive)
         while self._line.ready and not self._running.full and not self._buffer_full:
             self._try(self._line.ready.popleft())
         for job, answer in self._running.turn(self._next_moment):

@@ -6,7 +6,7 @@ and hardly any time.
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from curation.fetch.http.curl_loop import CurlLoop
 from curation.fetch.http.job import Job, Purpose
@@ -69,12 +69,12 @@ class Running:
             job.total_s += spent_s
             yield job, answer
 
-    def look_for_stalled(self) -> None:
-        """Find those that have heard nothing for long."""
+    def look_for_stalled(self, is_alive: Callable[[str], bool]) -> None:
+        """Find those that have heard nothing for long, but for hosts that are merely busy: more would make it worse."""
         now = time.monotonic()
         while self._unheard and self._unheard[0][0] <= now:
             _, transfer, job = self._unheard.popleft()
-            if self._jobs.get(transfer) is job and not transfer.heard:
+            if self._jobs.get(transfer) is job and not transfer.heard and not is_alive(job.target.host):
                 self._stalled.add(transfer)
 
     def drop(self) -> Iterator[Job]:
