@@ -230,6 +230,21 @@ def test_transfers_that_hear_nothing_do_not_hold_up_the_others(web: Web) -> None
     results.close()
 
 
+def test_a_host_that_answers_slowly_does_not_get_more_connections_for_it(web: Web) -> None:
+    def slow(connection: socket.socket, served: Web) -> None:
+        served.closed.wait(0.4)
+        connection.sendall(answer(b"x"))
+
+    hosts = HostPolicy()
+    assert not hosts.is_alive("127.0.0.1")
+    fetch_all(web.serve("/quick", answer(b"x")), hosts=hosts)
+    assert hosts.is_alive("127.0.0.1")
+    urls = [web.serve(f"/{i}", slow) for i in range(12)]
+    results = fetch_all(*urls, hosts=hosts, concurrency=3, stalled_s=0.05)
+    assert {result.status for result in results} == {"ok"}
+    assert web.most_running <= 3
+
+
 def test_what_is_not_done_in_time_fails_and_the_rest_goes_on(web: Web) -> None:
     urls = [web.serve("/good", answer(b"x")), web.serve("/quiet", silent), *(web.url(f"/{i}") for i in range(9))]
     before = time.monotonic()
