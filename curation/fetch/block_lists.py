@@ -68,8 +68,6 @@ def load_block_lists(domains: str | None, hashes: str | None) -> BlockLists:
             pdq.append(bytes.fromhex(found[2]))
         else:
             digests.add(found[2])
-    if pdq:
-        _require_pdqhash(str(hashes))
     pdq_NB = np.frombuffer(b"".join(pdq), np.uint8).reshape(-1, 32) if pdq else None
     return BlockLists(frozenset(names), frozenset(digests), pdq_NB)
 
@@ -84,10 +82,3 @@ def _lines(path: str | None) -> list[tuple[str, str]]:
         raise InputError(f"{path}: this block list cannot be read: {error}") from error
     lines = [(f"{path}, line {i}", line.partition("#")[0].strip()) for i, line in enumerate(text.splitlines(), 1)]
     return [(where, line) for where, line in lines if line]
-
-
-def _require_pdqhash(path: str) -> None:
-    try:
-        import pdqhash  # noqa: F401
-    except ImportError:
-        raise InputError(f"{path}: holds PDQ hashes, and the package pdqhash is not installed") from None
