@@ -48,6 +48,8 @@ class Workplace:
 
     store: Store | None = None
     hosts: Callable[..., Any] | None = None  # how the run's host policy is asked; None: this worker is the only one
+    # Yields what a generator function yields where packages of its own are installed; None: it cannot be done here.
+    elsewhere: Callable[..., Iterator[Any]] | None = None
 
 
 @dataclass
@@ -93,13 +95,15 @@ class Output:
     """What `run` returns for a batch of N rows.
 
     `values` maps each added column to N values (None where the row failed). `failures` maps the rows that failed to
-    why. `stored` is only for operators that bring pictures: the bytes to keep for each row.
+    why. `stored` is only for operators that bring pictures: the bytes to keep for each row; `originals` are those that
+    it came from, where they are to be kept too.
     `ledger` is only for operators that fetch: one row per attempt that the `downloads` view shows.
     """
 
     values: Mapping[str, Sequence[Any] | np.ndarray | pa.Array]
     failures: Mapping[int, Failure] = field(default_factory=dict)
     stored: Sequence[bytes | None] | None = None
+    originals: Sequence[bytes | None] = ()
     ledger: Sequence[dict[str, Any]] = ()
 
 
@@ -125,6 +129,19 @@ class Operator(BaseModel):
     def adds(self) -> tuple[Column, ...]:
         """The columns that `run` adds."""
         raise NotImplementedError
+
+    @property
+    def judges_by(self) -> tuple[str, ...]:
+        """Which of the columns in `reads` only `refusals` looks at: they are no part of the fingerprint."""
+        return ()
+
+    def refusals(self, recorded: pa.Table, beside: pa.Table) -> Mapping[int, Failure]:
+        """Rows that this plan refuses though they may have a value; asked where `judges_by` names a column.
+
+        A policy is applied to what is recorded, so that plans with another policy share it. `recorded` has the
+        columns of `adds`, `beside` those of `judges_by`.
+        """
+        return {}
 
     def weights_digest(self) -> str:
         """SHA-256 of the weights that the operator loads; empty for none."""

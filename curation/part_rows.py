@@ -3,28 +3,34 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
 
 from curation.ingest import MEMBER, Member
+from curation.operator import Failure
 from curation.stage import OperatorStep, Plan
 from curation.storage import sidecars
-from curation.storage.sidecars import COMPUTED, LOCATIONS, STATUS, Sidecar
+from curation.storage.sidecars import COMPUTED, ERROR, LOCATIONS, STATUS, Sidecar
 from curation.storage.store import Store
 from curation.storage.tables import read_table
 from schemas.columns import KEY
 from schemas.errors import StoreError
 
+Beside = Callable[[], pa.Table]  # gives the columns that a policy of the operator looks at
+
 
 class OperatorRows:
-    """What is committed of one operator's results in one part."""
+    """What is committed of one operator's results in one part; a policy of the plan may refuse some of it."""
 
-    def __init__(self, store: Store, part: str, rows: int, step: OperatorStep, fingerprint: str) -> None:
+    def __init__(
+        self, store: Store, part: str, rows: int, step: OperatorStep, fingerprint: str, beside: Beside | None = None
+    ) -> None:
         self._store = store
         self._rows = rows
+        self._beside = beside
         self.step = step
         self.fingerprint = fingerprint
         self.sidecar: Sidecar | None = sidecars.latest(store, part, step.name, fingerprint)
@@ -51,6 +57,19 @@ class OperatorRows:
         return self.tried & (ok != "ok")
 
     def columns(self, names: Sequence[str]) -> pa.Table:
+        """Columns as the plan sees them: a row that its policy refuses has failed."""
+        recorded = self.recorded(names)
+        if self._beside is None or self.sidecar is None or not {STATUS, ERROR} & set(names):
+            return recorded
+        return judged(recorded, self._refusals)
+
+    @cached_property
+    def _refusals(self) -> Mapping[int, Failure]:
+        assert self._beside is not None
+        own = [column.name for column in self.step.values]
+        return self.step.operator.refusals(self.recorded(own), self._beside())
+
+    def recorded(self, names: Sequence[str]) -> pa.Table:
         """Columns of the sidecar, one row for every row of the part; NULL where there is no sidecar."""
         if self.sidecar is not None:
             return sidecars.read_values(self._store, self.sidecar, names)
@@ -99,7 +118,9 @@ class PartRows:
         if index not in self._operators:
             step = self.plan.producer(index)
             riding = {name: self._values_digest(name) for name in step.rides_on}
-            self._operators[index] = OperatorRows(self.store, self.name, self.rows, step, step.fingerprint(riding))
+            fingerprint = step.fingerprint(riding)
+            beside = partial(self._beside, step) if step.judges_by else None
+            self._operators[index] = OperatorRows(self.store, self.name, self.rows, step, fingerprint, beside)
         return self._operators[index]
 
     def column(self, name: str) -> pa.ChunkedArray:
@@ -148,9 +169,24 @@ class PartRows:
             for name, own_name in pairs:
                 self._columns[name] = table[own_name]
 
+    def _beside(self, step: OperatorStep) -> pa.Table:
+        return pa.table({own: self.column(name) for own, name in step.judges_by.items()})
+
     def _values_digest(self, name: str) -> str:
         values = self.column(name).to_pylist()
         return hashlib.sha256(json.dumps(values, default=str, ensure_ascii=False).encode()).hexdigest()
+
+
+def judged(values: pa.Table, refusals: Mapping[int, Failure]) -> pa.Table:
+    """Values of an operator with the status and the error of the rows that a policy refuses."""
+    for name, attribute in ((STATUS, "status"), (ERROR, "error")):
+        if name in values.column_names and refusals:
+            said = values[name].to_pylist()
+            for row, failure in refusals.items():
+                said[row] = getattr(failure, attribute)
+            place = values.column_names.index(name)
+            values = values.set_column(place, values.schema.field(name), pa.array(said, values.schema.field(name).type))
+    return values
 
 
 def read_pictures(store: Store, places: Sequence[tuple[str, int, int]]) -> list[bytes]:

@@ -128,7 +128,7 @@ def _operator_step(draft: Draft, index: int, label: str, step: Step) -> Operator
         draft.require(column, reads[column.name])
     prefix = step.as_prefix
     visible = {column.name: f"{prefix}_{column.name}" if prefix else column.name for column in operator.adds}
-    producers, rides_on = _producers(draft, reads)
+    producers, rides_on = _producers(draft, {own: reads[own] for own in reads if own not in operator.judges_by})
     planned = OperatorStep(
         index,
         label,

@@ -51,6 +51,12 @@ class OperatorStep:
         return tuple(column for column in self.adds if column.name != IMAGE.name)
 
     @property
+    def judges_by(self) -> dict[str, str]:
+        """The columns that a policy of the operator looks at: its own names, and the plan's."""
+        own = self.operator.judges_by if self.index >= 0 else ()
+        return {name: self.visible[name] for name in own}
+
+    @property
     def brings_pictures(self) -> bool:
         """Whether the operator brings the stored pictures."""
         return len(self.values) < len(self.adds)

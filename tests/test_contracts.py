@@ -159,7 +159,16 @@ def equal(now: object, then: object, tolerance: float) -> bool:
 
 def test_settings_are_no_part_of_a_fingerprint() -> None:
     settings = {"allow_networks", "concurrency", "per_host", "requests_per_s", "retries", "timeout_s", "user_agent"}
-    settings |= {"block_domains", "block_hashes", "isolate", "opt_out", "part_deadline_s", "ports", "robots"}
+    settings |= {
+        "block_domains",
+        "block_hashes",
+        "isolate",
+        "opt_out",
+        "part_deadline_s",
+        "ports",
+        "robots",
+        "expect_sha256",
+    }
     assert set(CLASSES["download"].model_fields) - set(CLASSES["download"].result_parameters()) == settings
     assert CLASSES["clip_embed"].result_parameters() == ["batch_size", "model", "precision", "weights"]
     default, other_setting, other_size = (

@@ -55,10 +55,10 @@ class NewGeneration:
         self._new_values.append(values)
         self._ledger.extend(ledger)
 
-    def add_picture(self, row: int, stored: bytes) -> None:
-        """Take in a row's picture."""
+    def add_picture(self, row: int, stored: bytes, original: bytes | None) -> None:
+        """Take in a row's picture, and what it was made of where that is kept too."""
         assert self._pictures is not None
-        self._pictures.add(row, self._part.addresses[row], stored)
+        self._pictures.add(row, self._part.addresses[row], stored, original)
 
     def adopt_picture(self, row: int, place: tuple[str, int, int]) -> None:
         """Let a row use a picture that lies in the store already."""
@@ -129,14 +129,14 @@ class NewGeneration:
     def _dense(self, new: np.ndarray) -> pa.Table:
         """All values of the part: the committed ones, and over them those of the new rows."""
         schema = sidecars.values_schema(self._step.values)
-        base = self._committed.columns(schema.names).cast(schema)
+        base = self._committed.recorded(schema.names).cast(schema)
         places = np.arange(self._part.rows)
         places[new] = self._part.rows + np.arange(len(new))
         return pa.concat_tables([base, *(table.cast(schema) for table in self._new_values)]).take(pa.array(places))
 
     def _require_equal(self, ours: pa.Table) -> None:
         """Two computations of a pure operator must agree."""
-        theirs = self._committed.columns(ours.column_names)
+        theirs = self._committed.recorded(ours.column_names)
         both = pa.array(np.flatnonzero(theirs[COMPUTED].to_numpy() & ours[COMPUTED].to_numpy()))
         names = [name for name in ours.column_names if name != ERROR]  # the sentence may name an address, a time
         if not all(same_bits(theirs[name].take(both), ours[name].take(both)) for name in names):

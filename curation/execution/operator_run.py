@@ -11,7 +11,7 @@ from curation.execution.generation import NewGeneration, open_rows, retried
 from curation.execution.guarded import Guarded
 from curation.execution.streaming import Chunk, gather
 from curation.operator import OK, Batch, Failure, Output
-from curation.part_rows import OperatorRows, PartRows, read_pictures
+from curation.part_rows import OperatorRows, PartRows, judged, read_pictures
 from curation.stage import OperatorStep
 from curation.storage import layout, sidecars
 from curation.storage.sidecars import COMPUTED, ERROR, STATUS
@@ -101,9 +101,10 @@ class OperatorRun:
         """Keep an output for the commit; return the rows that live on, with the columns as storage gives them back."""
         self._generation.add(chunk.rows, table, output.ledger)
         if self.step.brings_pictures and output.stored is not None:
-            for row, stored in zip(chunk.rows.tolist(), output.stored, strict=True):
+            originals = output.originals or [None] * len(output.stored)
+            for row, stored, original in zip(chunk.rows.tolist(), output.stored, originals, strict=True):
                 if stored is not None:
-                    self._generation.add_picture(row, stored)
+                    self._generation.add_picture(row, stored, original)
             chunk.stored = list(output.stored)
             chunk.pixels = {}
         return self._survivors(chunk, table)
@@ -112,6 +113,9 @@ class OperatorRun:
         """The rows that did not fail, with the operator's visible columns."""
         own = [*(column.name for column in self.step.values), *self._outcome_names]
         names = [self.step.visible.get(name) or self._outcome_names[name] for name in own]
+        if self.step.judges_by:
+            beside = pa.table({mine: chunk.table[name] for mine, name in self.step.judges_by.items()})
+            values = judged(values, self.step.operator.refusals(values, beside))
         alive = np.flatnonzero(values[STATUS].to_numpy(zero_copy_only=False) == OK)
         return chunk.with_columns(values.select(own), names).take(alive)
 
@@ -135,7 +139,7 @@ class OperatorRun:
 
     def _committed_columns(self, chunk: Chunk) -> Chunk:
         own = dict.fromkeys([STATUS, *(column.name for column in self.step.values), *self._outcome_names])
-        values = self.committed.columns(list(own)).take(pa.array(chunk.rows))
+        values = self.committed.recorded(list(own)).take(pa.array(chunk.rows))
         return self._survivors(chunk, values)
 
     @cached_property
@@ -168,7 +172,7 @@ class OperatorRun:
             one = chunk.take(np.array([place]))
             if row in adopted:
                 elsewhere, there = adopted[row]
-                values = elsewhere.columns(sidecars.values_schema(self.step.values).names).slice(there, 1)
+                values = elsewhere.recorded(sidecars.values_schema(self.step.values).names).slice(there, 1)
                 if there in elsewhere.locations and self.step.brings_pictures:
                     one.stored = list(read_pictures(self._rows.store, [elsewhere.locations[there]]))
                     self._generation.adopt_picture(row, elsewhere.locations[there])

@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from curation.operator import Failure
 from schemas.columns import HTTP_STATUS, ORIGINAL_HEIGHT_PX, ORIGINAL_WIDTH_PX, SHA256, STORED_SHA256
 from schemas.pixels import DecodeError
 
-SHA256_MISMATCH = "sha256_mismatch"
 _BLOCKED = Failure(BLOCKED_HASH, "the picture is on the list of blocked hashes")
 
 
@@ -29,23 +28,28 @@ class Completed:
     values: dict[str, Any]
     failure: Failure | None = None
     stored: bytes | None = None
+    original: bytes | None = None
     ledger: dict[str, Any] | None = None
 
 
 class Arrived:
-    """What was fetched for the rows that want it, before it is decoded."""
+    """What was fetched for the rows that want it, before it is decoded.
 
-    def __init__(self, wanted: list[Wanted], fetched: Fetched, block_lists: BlockLists) -> None:
+    `sha256` is said where the body is no longer what the server sent.
+    """
+
+    def __init__(
+        self, wanted: list[Wanted], fetched: Fetched, block_lists: BlockLists, sha256: str | None = None
+    ) -> None:
         self.wanted = wanted
         self.fetched = fetched
         self.block_lists = block_lists
-        self.sha256 = "" if fetched.body is None else hashlib.sha256(fetched.body).hexdigest()
-        self.mismatches = [None if fetched.body is None else _mismatch(one, self.sha256) for one in wanted]
+        self.sha256 = "" if fetched.body is None else sha256 or hashlib.sha256(fetched.body).hexdigest()
 
     @property
     def to_decode(self) -> bytes | None:
-        """The bytes to make a picture of; None where there are none, blocked ones, or others than all rows expect."""
-        return self.fetched.body if None in self.mismatches and self.sha256 not in self.block_lists.sha256 else None
+        """The bytes to make a picture of; None where there are none, or blocked ones."""
+        return None if self.sha256 in self.block_lists.sha256 else self.fetched.body
 
 
 def completed(arrived: Arrived, picture: Stored | DecodeError | None) -> Iterator[Completed]:
@@ -60,11 +64,19 @@ def completed(arrived: Arrived, picture: Stored | DecodeError | None) -> Iterato
         values[STORED_SHA256.name] = hashlib.sha256(stored).hexdigest()
         values[ORIGINAL_WIDTH_PX.name] = picture.original_width_px
         values[ORIGINAL_HEIGHT_PX.name] = picture.original_height_px
-    for place, (one, mismatch) in enumerate(zip(arrived.wanted, arrived.mismatches, strict=True)):
-        failure = mismatch or outcome
-        status = failure.status if failure else OK
+    status = outcome.status if outcome else OK
+    for place, one in enumerate(arrived.wanted):
         ledger = ledger_line(one.key, one.url, fetched, status) if place == 0 and fetched.at else None
-        yield Completed(one.row, values, failure, None if failure else stored, ledger)
+        yield Completed(one.row, values, outcome, stored, fetched.body if stored else None, ledger)
+
+
+def mismatches(found: Sequence[str | None], expected: Sequence[str | None]) -> dict[int, Failure]:
+    """The rows whose bytes are not those that the source saw, by the SHA-256 of both."""
+    return {
+        row: Failure("sha256_mismatch", f"the fetched bytes have the SHA-256 {sha256}, the source expects {wanted}")
+        for row, (sha256, wanted) in enumerate(zip(found, expected, strict=True))
+        if sha256 and wanted and wanted.strip() and wanted.strip().lower() != sha256
+    }
 
 
 def _outcome(arrived: Arrived, picture: Stored | DecodeError | None) -> Failure | None:
@@ -76,10 +88,3 @@ def _outcome(arrived: Arrived, picture: Stored | DecodeError | None) -> Failure 
     if isinstance(picture, DecodeError):
         return Failure(picture.status, str(picture))
     return _BLOCKED if picture is not None and arrived.block_lists.picture(picture.bytes) else None
-
-
-def _mismatch(wanted: Wanted, sha256: str) -> Failure | None:
-    if wanted.expected_sha256 in ("", sha256):
-        return None
-    message = f"the fetched bytes have the SHA-256 {sha256}, the source expects {wanted.expected_sha256}"
-    return Failure(SHA256_MISMATCH, message)

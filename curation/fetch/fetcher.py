@@ -4,22 +4,32 @@ from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from curation.fetch.completed import Arrived, Completed, completed
 from curation.fetch.hosts.host_policy import HostLimits, HostPolicy
 from curation.fetch.hosts.leased_hosts import open_hosts
+from curation.fetch.img2dataset_engine import Img2DatasetFetcher
 from curation.fetch.isolation.decoding import Decoder, InlineDecoder
 from curation.fetch.isolation.isolated import IsolatedDecoder
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
 from curation.fetch.pictures.large_buffers import keep_large_buffers
 from curation.fetch.pictures.libturbojpeg import require_decoder
-from curation.fetch.pictures.picture_form import PictureForm
+from curation.fetch.pictures.picture_form import AS_THEY_COME, PictureForm
 from curation.fetch.pictures.readiness import make_ready
 from curation.fetch.pictures.to_stored import to_stored
 from curation.fetch.policy import FetchPolicy
 from curation.operator import Workplace
+from schemas.errors import RunError
 
 _PATIENCE_S = 0.02  # without a fetch that ends, until we look at what has been decoded meanwhile
+
+
+class Fetches(Protocol):
+    """What a worker fetches with."""
+
+    def completed(self, wanted: Iterable[Wanted], policy: FetchPolicy) -> Generator[Completed, None, None]:
+        """The outcome of every row, in any order."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,13 @@ class Fetcher:
             with closing(self.decoder.stream(to_decode)) as decoded:
                 for arrived, picture in decoded:
                     yield from completed(arrived, picture)
+
+
+def img2dataset_at(workplace: Workplace, form: PictureForm, *, isolate: bool) -> Img2DatasetFetcher:
+    """The real img2dataset where a worker's place can run it. Raises RunError."""
+    if workplace.elsewhere is None:
+        raise RunError("engine: img2dataset needs an environment of its own, which only Ray makes: --executor ray")
+    return Img2DatasetFetcher(workplace.elsewhere, form, _decoder(AS_THEY_COME, isolate=isolate))
 
 
 def _decoder(form: PictureForm, *, isolate: bool) -> Decoder:

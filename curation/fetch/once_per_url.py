@@ -13,12 +13,11 @@ from curation.fetch.policy import FetchPolicy
 
 @dataclass(frozen=True)
 class Wanted:
-    """A row that wants the bytes of its URL; `expected_sha256` is empty where any bytes will do."""
+    """A row that wants the bytes of its URL."""
 
     row: int
     key: str
     url: str | None
-    expected_sha256: str = ""
 
 
 def fetch_once_per_url(
@@ -45,9 +44,9 @@ def fetch_once_per_url(
         for fetched in results:
             yield (waiting.pop(fetched.row), fetched) if fetched is not None else None
             while without_url:
-                yield without_url.popleft(), _NO_URL
+                yield without_url.popleft(), NO_URL
     for rows in without_url:
-        yield rows, _NO_URL
+        yield rows, NO_URL
 
 
-_NO_URL = Fetched(-1, BAD_URL, "the row has no URL")
+NO_URL = Fetched(-1, BAD_URL, "the row has no URL")

@@ -1,24 +1,25 @@
 """Fetches pictures and keeps them in the store; the network goes on while pictures are decoded."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from curation.fetch.block_lists import load_block_lists
-from curation.fetch.completed import Completed
-from curation.fetch.fetcher import Fetcher
+from curation.fetch.completed import Completed, mismatches
+from curation.fetch.fetcher import Fetcher, Fetches, img2dataset_at
 from curation.fetch.hosts.host_policy import HostLimits
 from curation.fetch.http.addresses import WEB_PORTS, parse_networks
+from curation.fetch.img2dataset_engine import require_possible
 from curation.fetch.once_per_url import Wanted
 from curation.fetch.outcomes import PASSING
 from curation.fetch.pictures.picture_form import PictureForm
 from curation.fetch.policy import USER_AGENT, FetchPolicy
-from curation.operator import Batch, Operator, Output, Resources, Workplace, setting
+from curation.operator import Batch, Failure, Operator, Output, Resources, Workplace, setting
 from schemas.columns import (
     HTTP_STATUS,
     IMAGE,
@@ -45,7 +46,13 @@ class Download(Operator, PictureForm):
     asks_hosts: ClassVar[bool] = True
     passing: ClassVar[frozenset[str]] = PASSING
 
-    expect_sha256: str | None = Field(None, description="column with the SHA-256 that the fetched bytes must have")
+    engine: Literal["pairmill", "img2dataset"] = Field(
+        "pairmill",
+        description="img2dataset runs the real one in an environment of its own, on Ray only: without robots.txt, "
+        "limits per host, max_bytes, or a look at the addresses that names lead to",
+    )
+    expect_sha256: str | None = setting(None, "column with the SHA-256 that the fetched bytes must have")
+    store_original: bool = Field(False, description="keep the fetched bytes too, metadata included, in the pool's tars")
     max_bytes: int = Field(20 * 2**20, description="longer answers fail as too_large", gt=0)
     timeout_s: float = setting(20.0, "seconds that one attempt may take, redirects included", gt=0)
     retries: int = setting(2, "further attempts after a failure that may pass", ge=0)
@@ -73,9 +80,17 @@ class Download(Operator, PictureForm):
     @property
     def reads(self) -> tuple[Column, ...]:
         """The URL, and the column with the expected digest if one is named."""
-        expected = self.expect_sha256
-        digest = (Column(expected, pa.string(), "SHA-256 that the fetched bytes must have, hex"),) if expected else ()
-        return (URL, *digest)
+        meaning = "SHA-256 that the fetched bytes must have, hex"
+        return (URL, *(Column(name, pa.string(), meaning) for name in self.judges_by))
+
+    @property
+    def judges_by(self) -> tuple[str, ...]:
+        """The column with the expected digest."""
+        return (self.expect_sha256,) if self.expect_sha256 else ()
+
+    def refusals(self, recorded: pa.Table, beside: pa.Table) -> Mapping[int, Failure]:
+        """Rows whose bytes are not those that the source saw."""
+        return mismatches(recorded[SHA256.name].to_pylist(), beside[self.judges_by[0]].to_pylist())
 
     @property
     def adds(self) -> tuple[Column, ...]:
@@ -86,23 +101,30 @@ class Download(Operator, PictureForm):
         """The block lists can be read."""
         load_block_lists(self.block_domains, self.block_hashes)
 
-    def open(self) -> Fetcher:
+    @model_validator(mode="after")
+    def _engine_can(self) -> Self:
+        if self.engine == "img2dataset":
+            require_possible(self.model_dump(include=self.model_fields_set))
+        return self
+
+    def open(self) -> Fetches:
         """How hosts are treated, and the decoder."""
         return self.open_at(Workplace())
 
-    def open_at(self, workplace: Workplace) -> Fetcher:
+    def open_at(self, workplace: Workplace) -> Fetches:
         """The same, with what a worker's place offers. Raises RunError."""
-        limits = HostLimits(self.per_host, self.requests_per_s)
         form = PictureForm(**{name: getattr(self, name) for name in PictureForm.model_fields})
-        return Fetcher.at(workplace, limits, form, isolate=self.isolate)
+        if self.engine == "img2dataset":
+            return img2dataset_at(workplace, form, isolate=self.isolate)
+        return Fetcher.at(workplace, HostLimits(self.per_host, self.requests_per_s), form, isolate=self.isolate)
 
-    def run(self, batch: Batch, opened: Fetcher) -> Output:
+    def run(self, batch: Batch, opened: Fetches) -> Output:
         """The outcome of each row of one batch."""
         rows = iter([(np.arange(len(batch)), batch)])
         done = sorted(opened.completed(self._wanted(rows), self._policy), key=lambda one: one.row)
         return self._output(done)
 
-    def stream(self, batches: Batches, opened: Fetcher) -> Iterator[tuple[np.ndarray, Output]]:
+    def stream(self, batches: Batches, opened: Fetches) -> Iterator[tuple[np.ndarray, Output]]:
         """Outcomes in the order in which fetches end; rows that stand together with one URL cost one fetch."""
         with closing(opened.completed(self._wanted(batches), self._policy)) as completed:
             for group in iter(lambda: list(itertools.islice(completed, _GROUP_ROWS)), []):
@@ -114,17 +136,14 @@ class Download(Operator, PictureForm):
 
     def _wanted(self, batches: Batches) -> Iterator[Wanted]:
         for rows, batch in batches:
-            expected = batch[self.expect_sha256].to_pylist() if self.expect_sha256 else [None] * len(rows)
-            for row, key, url, sha256 in zip(
-                rows.tolist(), batch[KEY.name].to_pylist(), batch[URL.name].to_pylist(), expected, strict=True
-            ):
-                yield Wanted(row, key, url, (sha256 or "").strip().lower())
+            yield from map(Wanted, rows.tolist(), batch[KEY.name].to_pylist(), batch[URL.name].to_pylist())
 
     def _output(self, group: Sequence[Completed]) -> Output:
         names = [column.name for column in self.adds if column is not IMAGE]
         return Output(
-            values={name: [done.values.get(name) for done in group] for name in names},
+            {name: [done.values.get(name) for done in group] for name in names},
             failures={i: done.failure for i, done in enumerate(group) if done.failure},
             stored=[done.stored for done in group],
+            originals=[done.original for done in group] if self.store_original else (),
             ledger=[done.ledger for done in group if done.ledger],
         )

@@ -28,8 +28,8 @@ class PictureWriter:
         self._new: dict[int, tuple[int, int]] = {}
         self._adopted: dict[int, tuple[str, int, int]] = {}
 
-    def add(self, row: int, address: str, stored: bytes) -> None:
-        """Keep a picture for a row."""
+    def add(self, row: int, address: str, stored: bytes, original: bytes | None = None) -> None:
+        """Keep a picture for a row; its original lies behind it as `<address>.original`, for any reader of tars."""
         if address not in self._by_address:
             if self._tar is None:
                 self._file = self._stack.enter_context(self._store.new_file(".tar"))
@@ -37,6 +37,8 @@ class PictureWriter:
                 self._tar = self._stack.enter_context(PoolTarWriter(stream))
             offset = self._tar.add(f"{address}.{stored_format(stored)}", stored)
             self._by_address[address] = (offset, len(stored))
+            if original is not None:
+                self._tar.add(f"{address}.original", original)
         self._new[row] = self._by_address[address]
 
     def adopt(self, row: int, place: tuple[str, int, int]) -> None:
