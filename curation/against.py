@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import sql
+from curation.selection.inputs import input_types
 from curation.stage import OperatorStep, Pinned, Plan, SelectionStep
 from curation.storage.store import file_sha256
 from schemas.columns import IMAGE, KEY
@@ -82,7 +82,7 @@ def _pinned(plan: Plan, step: OperatorStep | SelectionStep, own_name: str) -> Op
             else:
                 files.append(_of_file(path))
     columns = {name: where.column.type for name, where in plan.columns.items() if name != IMAGE.name}
-    types = sql.bind(step.step.inputs, columns)
+    types = input_types(step.step, columns)
     for file in files:
         _require_columns(file, step, types)
     return replace(step, against=tuple(files))

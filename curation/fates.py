@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +22,14 @@ NOTES = pa.schema([("row", pa.int32()), (c.DUPLICATE_OF.name, pa.string()), ("re
 
 @dataclass
 class Fates:
-    """Per part: int16_N codes (see execution/worker.py), NOTES on single rows, and boolean marks."""
+    """Per part: int16_N codes (see execution/worker.py), NOTES on single rows, and columns that barriers added."""
 
     codes: dict[str, np.ndarray]
     notes: dict[str, pa.Table] = field(default_factory=dict)
-    marks: dict[str, dict[str, pa.Array]] = field(default_factory=dict)  # part → mark → booleans of the part
+    marks: dict[str, dict[str, pa.Array]] = field(default_factory=dict)  # part → column → its values in the part
     reasons: dict[int, str] = field(default_factory=dict)  # step index → the reason of its drops
     statuses: dict[int, dict[str, int]] = field(default_factory=dict)  # operator's index → failed rows by status
+    facts: dict[int, dict[str, Any]] = field(default_factory=dict)  # step index → what the manifest tells of it
 
     @property
     def alive(self) -> int:
@@ -51,15 +53,18 @@ class Fates:
     def apply(self, step: SelectionStep, decision: Decision, places: Sequence[tuple[str, np.ndarray]]) -> None:
         """Drop or mark what a barrier decided; `places` are (part, rows) in the order of the decision's rows."""
         self.reasons[step.index] = decision.reason
+        if decision.facts:
+            self.facts[step.index] = dict(decision.facts)
         starts = np.cumsum([0, *(len(rows) for _, rows in places)])
         for start, (part, rows) in zip(starts.tolist(), places, strict=False):
             kept = decision.kept[start : start + len(rows)]
+            columns = {name: values.slice(start, len(rows)) for name, values in decision.columns.items()}
             if step.mark is not None:
-                values = np.full(len(self.codes[part]), None, object)
-                values[rows] = kept
-                self.marks.setdefault(part, {})[step.mark] = pa.array(values, pa.bool_())
+                columns[step.mark] = pa.array(kept)
             else:
                 self.codes[part][rows[~kept]] = FIRST_STEP + step.index
+            for name, values in columns.items():
+                self.marks.setdefault(part, {})[name] = _spread(values, rows, len(self.codes[part]))
         if step.mark is None:
             self._note(decision, places, starts)
 
@@ -83,6 +88,13 @@ class Fates:
         at[np.searchsorted(rows, notes["row"].to_numpy())] = np.arange(notes.num_rows)
         there = pa.array(at, mask=at < 0)
         return notes[c.DUPLICATE_OF.name].take(there), notes["reason"].take(there)
+
+
+def _spread(values: pa.Array, rows: np.ndarray, count: int) -> pa.Array:
+    """Values of some rows of a part as a column of all its rows, NULL elsewhere."""
+    at = np.full(count, -1, np.int64)
+    at[rows] = np.arange(len(rows))
+    return values.take(pa.array(at, mask=at < 0))
 
 
 def _said(decision: Decision) -> tuple[Mapping[int, str | None], Mapping[int, str]]:
@@ -111,9 +123,10 @@ def put_fates(store: Store, members: Sequence[Member], fates: Fates) -> FileRef:
         "reason": pa.chunked_array([x for _, reason in noted for x in reason.chunks], pa.string()),
     }
     names = sorted({name for marks in fates.marks.values() for name in marks})
+    types = {name: values.type for marks in fates.marks.values() for name, values in marks.items()}
     for name in names:
         columns[f"mark:{name}"] = pa.concat_arrays(
-            [fates.marks.get(m.part.name, {}).get(name, pa.nulls(m.part.rows, pa.bool_())) for m in members]
+            [fates.marks.get(m.part.name, {}).get(name, pa.nulls(m.part.rows, types[name])) for m in members]
         )
     return put_table(store, pa.table(columns))
 

@@ -10,13 +10,13 @@ from typing import Any, cast
 import pyarrow as pa
 from pydantic import ValidationError
 
-from curation import sql
 from curation.draft import Draft, source_columns
 from curation.ingest import Snapshot
 from curation.materialise import ShardsWanted
 from curation.operator import Operator
 from curation.refusals import Refusals
 from curation.registry import OperatorRef, Registry, dataset_steps
+from curation.selection.inputs import input_columns, input_types
 from curation.selection.keep import Keep
 from curation.selection.step import DatasetStep
 from curation.stage import CAPTURE, OperatorStep, Plan, SelectionStep, Where
@@ -197,14 +197,14 @@ def _selection_step(draft: Draft, index: int, label: str, step: Step) -> Selecti
         built: DatasetStep = cls(predicate=step.parameters)
     else:
         built = _checked(cls, _mapping(step))
-    types = sql.bind(built.inputs, draft.types)
-    built.check(types)
-    used = sorted({name for text in built.inputs.values() for name in sql.used_columns(text, draft.types)})
+    built = built.bound({name: where.column for name, where in draft.columns.items()})
+    built.check(input_types(built, draft.types))
+    reads = tuple(input_columns(built, draft.types))
     mark = getattr(built, "mark", None)
-    if mark is not None:
-        column = Column(mark, pa.bool_(), f"whether {label} would keep the row")
-        draft.add(column, Where(column, "mark", index, mark), step.name)
-    return SelectionStep(index, label, step.name, built, tuple(used), mark)
+    marks = (Column(mark, pa.bool_(), f"whether {label} would keep the row"),) if mark else ()
+    for column in (*marks, *built.adds):
+        draft.add(column, Where(column, "mark", index, column.name), step.name)
+    return SelectionStep(index, label, step.name, built, reads, mark)
 
 
 def _mapping(step: Step) -> Mapping[str, Any]:

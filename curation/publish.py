@@ -50,6 +50,7 @@ def publish(
             "operators": {
                 step.label: step.base_fingerprint for step in run.plan.steps if isinstance(step, OperatorStep)
             },
+            "decisions": {run.plan.steps[index].label: facts for index, facts in sorted(run.fates.facts.items())},
             "lineage": {
                 "source": run.snapshot.identity,
                 "snapshot": run.snapshot.digest,

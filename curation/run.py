@@ -9,7 +9,6 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from curation import sql
 from curation.against import load_against
 from curation.execution.executor import Executor, open_models, run_parts
 from curation.execution.operator_run import GIVEN_UP
@@ -18,14 +17,14 @@ from curation.fates import Fates, first_fates, put_fates, read_fates
 from curation.ingest import Member, Snapshot
 from curation.operator import OK
 from curation.part_rows import PartRows
+from curation.selection.inputs import input_table
 from curation.selection.keep import Keep
-from curation.selection.step import Decision
+from curation.selection.step import Decision, Desk
 from curation.settling import Settling, each
 from curation.stage import OperatorStep, Plan, SelectionStep, Stage, named
 from curation.storage import layout, sidecars
 from curation.storage.sidecars import STATUS
 from curation.storage.store import FileRef, Store
-from schemas.columns import KEY
 from schemas.errors import PartError
 
 
@@ -184,7 +183,7 @@ class Run:
                 places.append((member.part.name, chosen))
         if not tables:
             return
-        decision = step.step.decide(pa.concat_tables(tables), load_against(step))
+        decision = step.step.decide(pa.concat_tables(tables), load_against(step), Desk(self.store))
         assert isinstance(decision, Decision)
         assert len(decision.kept) == sum(len(rows) for _, rows in places)
         self.fates.apply(step, decision, places)
@@ -195,14 +194,16 @@ class Run:
         rows = PartRows(self.store, self.plan, member, self.fates.marks.get(member.part.name))
         table = rows.table(step.reads, chosen)
         with named(step):
-            return chosen, _with_key(table[KEY.name], sql.evaluate(step.step.inputs, table))
+            return chosen, input_table(step.step, table)
 
     def _fix_decision(self) -> None:
         name = layout.plan(self.plan.name, f"stage-{self.reached:03d}")
         ref = put_fates(self.store, self.snapshot.parts, self.fates)
         reasons = {str(index): reason for index, reason in self.fates.reasons.items()}
         statuses = {str(index): counts for index, counts in self.fates.statuses.items()}
-        if not self.store.put(name, {"fates": ref.record(), "reasons": reasons, "statuses": statuses}):
+        facts = {str(index): said for index, said in self.fates.facts.items()}
+        decided = {"fates": ref.record(), "reasons": reasons, "statuses": statuses, "facts": facts}
+        if not self.store.put(name, decided):
             self.fates = self._read_decision(self.store.get(name))
 
     def _newest_decision(self) -> Fates | None:
@@ -217,6 +218,7 @@ class Run:
         fates = read_fates(self.store, self.snapshot.parts, FileRef(**record["fates"]))
         fates.reasons = {int(index): reason for index, reason in record["reasons"].items()}
         fates.statuses = {int(index): counts for index, counts in record["statuses"].items()}
+        fates.facts = {int(index): said for index, said in record["facts"].items()}
         return fates
 
     def _tell(self, stage: Stage, before: dict[int, int]) -> None:
@@ -254,7 +256,3 @@ def _by_count(statuses: dict[str, int]) -> str:
 def _keep_reason(step: SelectionStep) -> str:
     assert isinstance(step.step, Keep)
     return step.step.reason
-
-
-def _with_key(keys: pa.ChunkedArray, inputs: pa.Table) -> pa.Table:
-    return pa.table({KEY.name: keys, **{name: inputs[name] for name in inputs.column_names}})

@@ -105,6 +105,7 @@ class Manifest(_Frozen):
     spec: Mapping[str, Any]
     operators: Mapping[str, str]
     lineage: Lineage | None = None
+    decisions: Mapping[str, Mapping[str, Any]] = {}  # by step: pairs found, components, recall …
     evaluations: tuple[Mapping[str, Any], ...] = ()
 
     @model_validator(mode="after")

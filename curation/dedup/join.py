@@ -5,7 +5,7 @@ the others: threads run them on one machine, tasks on Ray; which job finds a pai
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -24,6 +24,9 @@ class Job(Protocol):
 
     def pairs(self, values: Values) -> Iterator[PairBlock]:
         """Its pairs, in blocks of bounded size, in an order that is always the same."""
+
+
+FindPairs = Callable[[Sequence[Job], Values], Iterator[PairBlock]]
 
 
 def pairs_of(jobs: Sequence[Job], values: Values, threads: int = 1) -> Iterator[PairBlock]:

@@ -16,7 +16,7 @@ from curation.selection.ordering import (
     query,
     with_positions,
 )
-from curation.selection.step import DatasetStep, Decision, Mark
+from curation.selection.step import ALONE, DatasetStep, Decision, Desk, Mark
 from schemas.errors import InputError
 
 CODE = "by_0"
@@ -122,7 +122,7 @@ class Dedup(DatasetStep):
                 "'force: true' runs it anyway"
             )
 
-    def decide(self, rows: pa.Table, against: Sequence[pa.Table] = ()) -> Decision:
+    def decide(self, rows: pa.Table, against: Sequence[pa.Table] = (), desk: Desk = ALONE) -> Decision:
         """Decide over the rows, or compare them with the tables of `against`."""
         return self._decide_against(rows, against) if self.against else self._decide_inside(rows)
 

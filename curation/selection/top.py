@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, model_validator
 
 from curation.selection.ordering import group_numbers, identifier, positions_in_order
-from curation.selection.step import DatasetStep, Decision, Mark
+from curation.selection.step import ALONE, DatasetStep, Decision, Desk, Mark
 from schemas.errors import InputError
 
 VALUE, GROUP = "by_0", "per_0"
@@ -54,7 +54,7 @@ class Top(DatasetStep):
         if not any(is_sized(found) for is_sized in sized):
             raise InputError(f"by: {self.by!r} is of type {found}; top ranks numbers, dates and times")
 
-    def decide(self, rows: pa.Table, against: Sequence[pa.Table] = ()) -> Decision:
+    def decide(self, rows: pa.Table, against: Sequence[pa.Table] = (), desk: Desk = ALONE) -> Decision:
         """Keep the first rows of each group in order of (value, key)."""
         has_value_N = ~pc.is_null(rows[VALUE], nan_is_null=True).to_numpy()
         order_N = positions_in_order(rows, [(VALUE, self.order == "desc")])

@@ -10,6 +10,7 @@ snapshots/<digest>.json                a source: which rows of which parts are m
 commits/<part>/<operator>-<fp>/<g>.json    one generation of a sidecar
 crashes/<part>/<operator>-<fp>/<row>.json  a row that kills its worker
 robots/<day>/<n>.json                  what sites said about robots and reserved rights on a day
+joins/<digest>/<n>.json                pairs that a comparison of all rows has found, by its n-th threshold
 plans/<plan>/...                       what barriers decided, which shards are written
 runs/<n>.json, finished/<n>.json       runs in the order they started, and what they made
 curated/<name>/...                     the finished data sets
@@ -51,6 +52,11 @@ def crash(part: str, operator: str, fingerprint: str, number: int) -> str:
 def robots(day: str, number: int) -> str:
     """The n-th record of what sites said on a day."""
     return f"robots/{day}/{number:06d}.json"
+
+
+def pairs(join: str, number: int) -> str:
+    """The record of the n-th search of a join for pairs."""
+    return f"joins/{join}/{number:06d}.json"
 
 
 def plan(name: str, what: str) -> str:
