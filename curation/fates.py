@@ -21,11 +21,13 @@ NOTES = pa.schema([("row", pa.int32()), (c.DUPLICATE_OF.name, pa.string()), ("re
 
 @dataclass
 class Fates:
-    """Per part: int16_N codes (see execution/worker.py), NOTES on single rows, and boolean marks."""
+    """Per part: int16_N codes (see execution/worker.py), NOTES on single rows, marks and joined columns."""
 
     codes: dict[str, np.ndarray]
     notes: dict[str, pa.Table] = field(default_factory=dict)
-    marks: dict[str, dict[str, pa.Array]] = field(default_factory=dict)  # part → mark → booleans of the part
+    marks: dict[str, dict[str, pa.Array]] = field(
+        default_factory=dict
+    )  # part → column that a barrier adds → values of the part
     reasons: dict[int, str] = field(default_factory=dict)  # step index → the reason of its drops
     statuses: dict[int, dict[str, int]] = field(default_factory=dict)  # operator's index → failed rows by status
 
@@ -54,6 +56,7 @@ class Fates:
         starts = np.cumsum([0, *(len(rows) for _, rows in places)])
         for start, (part, rows) in zip(starts.tolist(), places, strict=False):
             kept = decision.kept[start : start + len(rows)]
+            self._bring(decision.columns, part, rows, start)
             if step.mark is not None:
                 values = np.full(len(self.codes[part]), None, object)
                 values[rows] = kept
@@ -62,6 +65,14 @@ class Fates:
                 self.codes[part][rows[~kept]] = FIRST_STEP + step.index
         if step.mark is None:
             self._note(decision, places, starts)
+
+    def _bring(self, columns: Mapping[str, pa.ChunkedArray], part: str, rows: np.ndarray, start: int) -> None:
+        """Put a part's values of the columns that a barrier adds where its rows are; NULL for rows that never came."""
+        for name, column in columns.items():
+            at = np.full(len(self.codes[part]), -1, np.int64)
+            at[rows] = np.arange(start, start + len(rows))
+            values = column.take(pa.array(at, mask=at < 0))
+            self.marks.setdefault(part, {})[name] = values.combine_chunks()
 
     def _note(self, decision: Decision, places: Sequence[tuple[str, np.ndarray]], starts: np.ndarray) -> None:
         noted = sorted(decision.duplicate_of.keys() | decision.row_reasons.keys())
@@ -112,8 +123,9 @@ def put_fates(store: Store, members: Sequence[Member], fates: Fates) -> FileRef:
     }
     names = sorted({name for marks in fates.marks.values() for name in marks})
     for name in names:
+        kind = next(marks[name].type for marks in fates.marks.values() if name in marks)
         columns[f"mark:{name}"] = pa.concat_arrays(
-            [fates.marks.get(m.part.name, {}).get(name, pa.nulls(m.part.rows, pa.bool_())) for m in members]
+            [fates.marks.get(m.part.name, {}).get(name, pa.nulls(m.part.rows, kind)) for m in members]
         )
     return put_table(store, pa.table(columns))
 

@@ -77,7 +77,7 @@ class OperatorRows:
 
 
 class PartRows:
-    """One part of a snapshot under a plan. `marks` holds what barriers marked: name → boolean array of the part."""
+    """One part of a snapshot under a plan. `marks` holds what barriers add: name → values of the part."""
 
     def __init__(self, store: Store, plan: Plan, member: Member, marks: Mapping[str, pa.Array] | None = None) -> None:
         self.store = store
@@ -143,8 +143,9 @@ class PartRows:
             elif kind == "sidecar":
                 table = self.operator(step).columns(own)
             else:
-                unmarked = pa.nulls(self.rows, pa.bool_())  # where no row of the part came to the step
-                table = pa.table({n: self._marks.get(n, unmarked) for n in own})
+                # NULL where no row of the part came to the step
+                unmarked = {n: pa.nulls(self.rows, self.plan.columns[visible].column.type) for visible, n in pairs}
+                table = pa.table({n: self._marks.get(n, unmarked[n]) for n in own})
             for name, own_name in pairs:
                 self._columns[name] = table[own_name]
 

@@ -84,7 +84,7 @@ def name_plan(plan: Plan, spec: CurationSpec, snapshot: Snapshot, retry: int) ->
 def _step_record(step: OperatorStep | SelectionStep) -> Any:
     if isinstance(step, OperatorStep):  # what it reads and how its columns are called is no part of its fingerprint
         return [step.base_fingerprint, dict(step.visible), step.rides_on]
-    said = step.step.model_dump(mode="json", exclude={"force", "against", "assume_equal"})
+    said = step.step.model_dump(mode="json", exclude={"force", "against", "assume_equal", "table"})
     return [step.step.version, step.mark, said, [file.sha256 for file in step.against]]
 
 
@@ -200,6 +200,8 @@ def _selection_step(draft: Draft, index: int, label: str, step: Step) -> Selecti
     types = sql.bind(built.inputs, draft.types)
     built.check(types)
     used = sorted({name for text in built.inputs.values() for name in sql.used_columns(text, draft.types)})
+    for column in built.adds:
+        draft.add(column, Where(column, "mark", index, column.name), step.name)
     mark = getattr(built, "mark", None)
     if mark is not None:
         column = Column(mark, pa.bool_(), f"whether {label} would keep the row")

@@ -184,7 +184,9 @@ class Run:
                 places.append((member.part.name, chosen))
         if not tables:
             return
-        decision = step.step.decide(pa.concat_tables(tables), load_against(step))
+        against = load_against(step)
+        with named(step):
+            decision = step.step.decide(pa.concat_tables(tables), against)
         assert isinstance(decision, Decision)
         assert len(decision.kept) == sum(len(rows) for _, rows in places)
         self.fates.apply(step, decision, places)
