@@ -78,7 +78,7 @@ EDITS: dict[str, Edit] = {
 
 def stored(pixels_HWC: np.ndarray) -> bytes:
     written = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels_HWC)).save(written, "PNG", compress_level=1)
+    Image.fromarray(np.ascontiguousarray(pixels_HWC)).save(written, "PNG", compress_level=0)
     return written.getvalue()
 
 
