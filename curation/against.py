@@ -44,7 +44,9 @@ def load_against(step: SelectionStep) -> Sequence[pa.Table]:
         except OSError:
             changed = True
         if changed:
-            raise RunError(f"{step.label}: against: {pinned.path}: has changed since the run began; run it again")
+            raise RunError(f"{step.label}: {pinned.path}: has changed since the run began; run it again")
+        if not wanted:
+            continue  # the step reads it by itself
         names = pq.read_schema(pinned.path).names
         table = pq.read_table(pinned.path, columns=[*wanted.values(), *([KEY.name] if KEY.name in names else [])])
         tables.append(_as_decided_on(table, pinned.path.name, wanted))
@@ -85,7 +87,7 @@ def _pinned(plan: Plan, step: OperatorStep | SelectionStep, own_name: str) -> Op
     types = input_types(step.step, columns)
     for file in files:
         _require_columns(file, step, types)
-    return replace(step, against=tuple(files))
+    return replace(step, step=step.step.pinned_to([str(file.path) for file in files]), against=tuple(files))
 
 
 def _paths(pattern: str) -> Iterator[Path]:

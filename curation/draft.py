@@ -42,7 +42,7 @@ class Draft:
         if found is where:
             return
         if where.kind == "mark":
-            remedy = "write another name behind `mark:`"
+            remedy = "write `columns: {another_name: …}`" if step == "join" else "write another name behind `mark:`"
         else:
             remedy = "call yours otherwise" if step == "derive" else f"write `as: <prefix>` beside {step}"
         who = {"source": "the source has already", "part": "every row has"}.get(found.kind, "an earlier step added")

@@ -90,11 +90,12 @@ class Fates:
         return notes[c.DUPLICATE_OF.name].take(there), notes["reason"].take(there)
 
 
-def _spread(values: pa.Array, rows: np.ndarray, count: int) -> pa.Array:
+def _spread(values: pa.Array | pa.ChunkedArray, rows: np.ndarray, count: int) -> pa.Array:
     """Values of some rows of a part as a column of all its rows, NULL elsewhere."""
     at = np.full(count, -1, np.int64)
     at[rows] = np.arange(len(rows))
-    return values.take(pa.array(at, mask=at < 0))
+    spread = values.take(pa.array(at, mask=at < 0))
+    return spread.combine_chunks() if isinstance(spread, pa.ChunkedArray) else spread
 
 
 def _said(decision: Decision) -> tuple[Mapping[int, str | None], Mapping[int, str]]:

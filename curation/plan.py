@@ -84,7 +84,7 @@ def name_plan(plan: Plan, spec: CurationSpec, snapshot: Snapshot, retry: int) ->
 def _step_record(step: OperatorStep | SelectionStep) -> Any:
     if isinstance(step, OperatorStep):  # what it reads and how its columns are called is no part of its fingerprint
         return [step.base_fingerprint, dict(step.visible), step.rides_on]
-    said = step.step.model_dump(mode="json", exclude={"force", "against", "assume_equal"})
+    said = step.step.model_dump(mode="json", exclude={"force", "against", "assume_equal", "table"})
     return [step.step.version, step.mark, said, [file.sha256 for file in step.against]]
 
 

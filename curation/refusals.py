@@ -53,7 +53,8 @@ class Refusals:
         if not near:
             return None
         if near[0] in dataset_steps():
-            return {str(parameters["mark"])} if "mark" in parameters else set()
+            joined = parameters.get("columns", ()) if near[0] == "join" else ()
+            return {str(name) for name in joined} | ({str(parameters["mark"])} if "mark" in parameters else set())
         added = self._added_by(near[0], parameters)
         if added is None:
             return None

@@ -183,7 +183,9 @@ class Run:
                 places.append((member.part.name, chosen))
         if not tables:
             return
-        decision = step.step.decide(pa.concat_tables(tables), load_against(step), Desk(self.store))
+        against = load_against(step)
+        with named(step):
+            decision = step.step.decide(pa.concat_tables(tables), against, Desk(self.store))
         assert isinstance(decision, Decision)
         assert len(decision.kept) == sum(len(rows) for _, rows in places)
         self.fates.apply(step, decision, places)

@@ -70,6 +70,8 @@ SIZE_BYTES = Column("size_bytes", pa.int64(), "length of the stored picture in b
 # image_hash
 PHASH = Column("phash", pa.uint64(), "64-bit perceptual hash, as imagehash.phash defines it, first bit highest")
 DHASH = Column("dhash", pa.uint64(), "64-bit difference hash, as imagehash.dhash defines it, first bit highest")
+PDQ = Column("pdq", pa.binary(), "256-bit perceptual hash as 32 bytes, in the order in which ThreatExchange prints it")
+PDQ_QUALITY = Column("pdq_quality", pa.int8(), "how much of the picture its PDQ hash tells, 0 (flat) to 100")
 
 # caption_stats
 CAPTION_CHARS = Column("caption_chars", pa.int32(), "characters of the caption (Unicode code points)")

@@ -23,7 +23,7 @@ from curation.sample_rows import CAPTIONS
 GOLDEN = Path(__file__).with_name("operators_golden.json")
 NAMES = (
     "caption_stats", "clip_embed", "clip_score", "derive", "download", "image_hash", "image_hash_dhash",
-    "inspect_image", "language",
+    "image_hash_pdq", "inspect_image", "language",
 )  # fmt: skip
 BROKEN = 3  # the picture that cannot be decoded
 
@@ -67,6 +67,7 @@ def case(name: str, model: Path, serve: Callable[[str, bytes, int], str]) -> Cas
     operators = {
         "image_hash": ImageHash(),
         "image_hash_dhash": ImageHash(kind="dhash"),
+        "image_hash_pdq": ImageHash(kind="pdq"),
         "inspect_image": InspectImage(),
     }
     return Case(operators[name], without_caption)

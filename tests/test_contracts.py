@@ -108,7 +108,9 @@ def test_an_operator_bears_the_rows_of_every_real_pool(
     assert list(run_breaches(operator, batch, opened.get(name) or operator.open())) == []
 
 
-@pytest.mark.parametrize("tried", ["clip_embed", "image_hash", "image_hash_dhash", "inspect_image"], indirect=True)
+@pytest.mark.parametrize(
+    "tried", ["clip_embed", "image_hash", "image_hash_dhash", "image_hash_pdq", "inspect_image"], indirect=True
+)
 def test_a_broken_picture_fails_alone(tried: tuple[str, Case], opened: dict[str, object]) -> None:
     name, found = tried
     assert IMAGE in found.operator.reads
@@ -145,7 +147,7 @@ def shown(operator: Operator, column: str, values: list) -> list:
     import numpy as np
 
     if not any(added.name == column and added.is_embedding for added in operator.adds):
-        return json.loads(json.dumps(values))
+        return json.loads(json.dumps(values, default=bytes.hex))
     return [v if v is None else [round(x, 4) for x in np.frombuffer(v, np.float16).tolist()] for v in values]
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from curation.operator import Batch
 from curation.operators.image_hash import ImageHash
-from schemas.columns import DHASH, PHASH
+from curation.pdq import pdq_and_quality
+from schemas.columns import DHASH, PDQ, PDQ_QUALITY, PHASH
 
 X = np.arange(256, dtype=np.uint8)
 
@@ -98,3 +99,86 @@ def test_the_column_is_an_unsigned_64_bit_number_that_arrow_takes_as_it_is() -> 
     assert ImageHash().adds == (PHASH,)
     assert ImageHash(kind="dhash").adds == (DHASH,)
     assert pa.array(hashes([np.full((9, 9, 3), 128, np.uint8)], "phash"), PHASH.type).to_pylist() == [2**63]
+
+
+def natural(seed: int, height_px: int, width_px: int) -> np.ndarray:
+    """A picture whose frequencies fall off as in photographs (amplitude 1 / frequency), in muted colours."""
+    random = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(height_px)[:, None] * height_px, np.fft.rfftfreq(width_px) * width_px)
+    frequency[0, 0] = 1
+
+    def layer() -> np.ndarray:
+        waves = np.fft.rfft2(random.normal(size=(height_px, width_px))) / frequency
+        values = np.fft.irfft2(waves, (height_px, width_px))
+        return np.asarray(values / values.std())
+
+    luma = layer()
+    colours = [128 + 45 * luma + 15 * layer() for _ in range(3)]
+    return np.stack(colours, axis=2).clip(0, 255).astype(np.uint8)
+
+
+def bits_apart(one: bytes, other: bytes) -> int:
+    return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).bit_count()
+
+
+def pdq(pixels_HWC: np.ndarray) -> bytes:
+    return pdq_and_quality(pixels_HWC)[0]
+
+
+def pdq_by_definition(pixels_64x64x3: np.ndarray) -> bytes:
+    """PDQ of a picture of 64 × 64, which it neither blurs nor reduces: frequencies 1 to 16 against their lower median.
+
+    Bit 16 · i + j stands for frequency (i, j); ThreatExchange prints bit 255 first.
+    """
+    luma = pixels_64x64x3.astype(np.float64) @ [0.299, 0.587, 0.114]
+    frequency, place = np.arange(1, 17)[:, None], np.arange(64)
+    dct = np.sqrt(2 / 64) * np.cos(np.pi / 2 / 64 * frequency * (2 * place + 1))
+    wave = (dct @ luma @ dct.T).ravel()
+    return np.packbits((wave > np.sort(wave)[127])[::-1]).tobytes()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pdq_is_the_bits_that_its_definition_gives_in_the_order_that_threatexchange_prints(seed: int) -> None:
+    pixels = natural(seed, 64, 64)
+    assert bits_apart(pdq(pixels), pdq_by_definition(pixels)) <= 2  # it computes in float32
+
+
+def test_half_of_the_bits_of_a_pdq_are_ones() -> None:
+    ones = {int.from_bytes(pdq(natural(seed, 90, 130)), "big").bit_count() for seed in range(10)}
+    assert ones == {128}
+
+
+def test_a_mirrored_or_turned_picture_has_the_pdq_of_another_picture() -> None:
+    pixels = natural(0, 128, 128)
+    for changed in (pixels[:, ::-1], pixels[::-1], np.rot90(pixels)):
+        assert 80 < bits_apart(pdq(pixels), pdq(np.ascontiguousarray(changed))) < 176
+
+
+def test_pdq_quality_is_0_for_flat_pictures_and_high_for_those_with_something_in_them() -> None:
+    made = pictures()
+    assert {pdq_and_quality(made[name])[1] for name in made if name.startswith(("flat", "one pixel"))} == {0}
+    assert pdq_and_quality(made["ramp"])[1] < 50
+    assert min(pdq_and_quality(natural(seed, 96, 96))[1] for seed in range(5)) > 80
+    assert all(0 <= pdq_and_quality(pixels)[1] <= 100 for pixels in made.values())
+
+
+def test_a_picture_of_up_to_512_pixels_is_hashed_as_it_is_and_a_larger_one_close_to_that() -> None:
+    import pdqhash
+
+    for seed, height_px, width_px in ((0, 512, 512), (1, 300, 512), (2, 1004, 1600), (3, 700, 520), (4, 40, 1600)):
+        pixels = natural(seed, height_px, width_px)
+        whole = np.packbits(pdqhash.compute(pixels)[0].astype(np.bool_)).tobytes()
+        apart = bits_apart(pdq(pixels), whole)
+        assert apart == 0 if width_px <= 512 else apart <= 20
+    assert len(pdq(np.zeros((3, 4000, 3), np.uint8))) == 32
+
+
+def test_pdq_comes_as_bytes_with_its_quality_and_a_broken_picture_has_neither() -> None:
+    pixels = natural(0, 80, 80)
+    operator = ImageHash(kind="pdq")
+    assert operator.adds == (PDQ, PDQ_QUALITY)
+    output = operator.run(batch([png(pixels), b"no picture"]), None)
+    assert list(output.values["pdq"]) == [pdq(pixels), None]
+    assert list(output.values["pdq_quality"]) == [pdq_and_quality(pixels)[1], None]
+    assert set(output.failures) == {1}
+    assert not PDQ.is_embedding

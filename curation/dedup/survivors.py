@@ -44,9 +44,14 @@ def earlier(edges: Edges, rank_N: np.ndarray) -> Survivors:
 def greedy(edges: Edges, rank_N: np.ndarray) -> Survivors:
     """Walk in rank order and keep a row if no neighbour is kept; its first kept neighbour leads any other."""
     order_N = _order(rank_N)
-    blocks = [(np.empty(0, np.int64),) * 2, *_ranked(edges, rank_N)]
-    left_P, right_P = (np.concatenate(side) for side in zip(*blocks, strict=True))
-    leader_N = _walk(np.minimum(left_P, right_P), np.maximum(left_P, right_P), len(rank_N))
+    empty = np.empty(0, _node_type(rank_N))
+    blocks = [(empty, empty)]
+    for left_P, right_P in _ranked(edges, rank_N):
+        low_P, high_P = np.minimum(left_P, right_P), np.maximum(left_P, right_P)
+        blocks.append((low_P.astype(empty.dtype), high_P.astype(empty.dtype)))
+    low_P, high_P = (np.concatenate(side) for side in zip(*blocks, strict=True))
+    del blocks
+    leader_N = _walk(low_P, high_P, len(rank_N))
     return _unranked(leader_N == np.arange(len(rank_N)), leader_N, order_N)
 
 
@@ -63,6 +68,11 @@ def _order(rank_N: np.ndarray) -> np.ndarray:
     order_N[rank_N] = np.arange(len(rank_N))
     assert (order_N >= 0).all(), "a rank is missing"
     return order_N
+
+
+def _node_type(rank_N: np.ndarray) -> type[np.signedinteger]:
+    """The smaller type that holds a rank: of edges there may be many."""
+    return np.int32 if len(rank_N) < 2**31 else np.int64
 
 
 def _ranked(edges: Edges, rank_N: np.ndarray) -> Edges:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from curation.pdq import pdq_and_quality
 from schemas.errors import InputError
 from schemas.pixels import DecodeError, decode
 
@@ -39,13 +40,11 @@ class BlockLists:
         """Whether a picture looks like a blocked one."""
         if self.pdq_NB is None:
             return False
-        import pdqhash
-
         try:
-            bits, _ = pdqhash.compute(decode(stored))
+            pdq, _ = pdq_and_quality(decode(stored))
         except DecodeError:
             return False
-        distances_N = np.bitwise_count(self.pdq_NB ^ np.packbits(bits)).sum(axis=1)
+        distances_N = np.bitwise_count(self.pdq_NB ^ np.frombuffer(pdq, np.uint8)).sum(axis=1)
         return bool((distances_N <= PDQ_RADIUS).any())
 
 

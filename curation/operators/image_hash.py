@@ -1,4 +1,4 @@
-"""`image_hash`: a picture as 64 bits, so that pictures that look alike differ in few of them."""
+"""`image_hash`: a picture as 64 or 256 bits, so that pictures that look alike differ in few of them."""
 
 from typing import Any, Literal
 
@@ -6,14 +6,17 @@ import numpy as np
 from pydantic import Field
 
 from curation.operator import Batch, Failure, Operator, Output
-from schemas.columns import DHASH, IMAGE, PHASH, Column
+from curation.pdq import pdq_and_quality
+from schemas.columns import DHASH, IMAGE, PDQ, PDQ_QUALITY, PHASH, Column
 
 
 class ImageHash(Operator):
-    """Hashes the picture to 64 bits that change little when it is resized or re-encoded (pHash or dHash)."""
+    """Hashes the picture to bits that change little when it is resized or re-encoded (pHash, dHash or PDQ)."""
 
-    kind: Literal["phash", "dhash"] = Field(
-        default="phash", description="phash compares low frequencies, dhash neighbouring columns"
+    kind: Literal["phash", "dhash", "pdq"] = Field(
+        default="phash",
+        description="phash (64 bits) compares low frequencies, dhash (64) neighbouring columns, pdq (256) more "
+        "frequencies, with a quality",
     )
 
     @property
@@ -23,42 +26,42 @@ class ImageHash(Operator):
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """The hash, under the name of its kind."""
-        return (PHASH,) if self.kind == "phash" else (DHASH,)
+        """The hash, under the name of its kind; PDQ's quality beside it."""
+        return {"phash": (PHASH,), "dhash": (DHASH,), "pdq": (PDQ, PDQ_QUALITY)}[self.kind]
 
     def run(self, batch: Batch, opened: Any) -> Output:
-        """Hash each picture of the batch; bit for bit what imagehash 4.3 computes from the same pixels."""
-        bits_of = phash_bits if self.kind == "phash" else dhash_bits
-        values: list[int | None] = []
+        """Hash each picture of the batch; pHash and dHash bit for bit what imagehash 4.3 computes from its pixels."""
+        hashed_of = {"phash": _phash, "dhash": _dhash, "pdq": pdq_and_quality}[self.kind]
+        values: dict[str, list[Any]] = {column.name: [] for column in self.adds}
         failures: dict[int, Failure] = {}
         for row in range(len(batch)):
             pixels_HWC = batch.pixels(row)
             if isinstance(pixels_HWC, Failure):
                 failures[row] = pixels_HWC
-                values.append(None)
-            else:
-                values.append(packed(bits_of(pixels_HWC)))
-        return Output({self.adds[0].name: values}, failures)
+            hashed = [None] * len(values) if isinstance(pixels_HWC, Failure) else hashed_of(pixels_HWC)
+            for column, value in zip(values.values(), hashed, strict=True):
+                column.append(value)
+        return Output(values, failures)
 
 
-def phash_bits(pixels_HWC: np.ndarray) -> np.ndarray:
-    """The 64 bits of imagehash.phash: which of the 8 × 8 lowest frequencies lie above their median, as bool_8x8.
+def _phash(pixels_HWC: np.ndarray) -> tuple[int]:
+    """The 64 bits of imagehash.phash: which of the 8 × 8 lowest frequencies lie above their median.
 
     The transform is scipy.fftpack's: a DCT by matrix product gives other bits on flat pictures.
     """
     from scipy.fftpack import dct
 
     lowest_8x8 = dct(dct(_luma(pixels_HWC, 32, 32), axis=0), axis=1)[:8, :8]
-    return lowest_8x8 > np.median(lowest_8x8)
+    return (_packed(lowest_8x8 > np.median(lowest_8x8)),)
 
 
-def dhash_bits(pixels_HWC: np.ndarray) -> np.ndarray:
-    """The 64 bits of imagehash.dhash: which pixels are brighter than their left neighbour, as bool_8x8."""
+def _dhash(pixels_HWC: np.ndarray) -> tuple[int]:
+    """The 64 bits of imagehash.dhash: which pixels are brighter than their left neighbour."""
     luma_HW = _luma(pixels_HWC, 9, 8)
-    return luma_HW[:, 1:] > luma_HW[:, :-1]
+    return (_packed(luma_HW[:, 1:] > luma_HW[:, :-1]),)
 
 
-def packed(bits: np.ndarray) -> int:
+def _packed(bits: np.ndarray) -> int:
     """64 bits as an unsigned number, the first bit highest."""
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 

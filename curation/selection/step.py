@@ -31,7 +31,7 @@ class Decision:
     reason: str
     duplicate_of: Mapping[int, str | None] = field(default_factory=dict)
     row_reasons: Mapping[int, str] = field(default_factory=dict)
-    columns: Mapping[str, pa.Array] = field(default_factory=dict)
+    columns: Mapping[str, pa.Array | pa.ChunkedArray] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -84,6 +84,10 @@ class DatasetStep(BaseModel):
 
     def check(self, types: Mapping[str, pa.DataType]) -> None:
         """Raise InputError where an input's type does not fit; `types` are those that DuckDB binds for `inputs`."""
+
+    def pinned_to(self, paths: Sequence[str]) -> Self:
+        """The step over exactly these files of `against`, for steps that read them by themselves."""
+        return self
 
     def check_against(self, theirs: pa.Table, types: Mapping[str, pa.DataType]) -> None:
         """Raise InputError where a table of `against` does not compare with inputs of these types."""
