@@ -34,7 +34,7 @@ _MADE_BY_PLAN = (
     "shard-*.json",
     "holdout-*.json",
 )  # not a user's decisions
-_REFERRING = ("pool", "captures", "snapshots", "commits", "crashes", "robots", "joins", "plans")
+_REFERRING = ("pool", "captures", "snapshots", "commits", "crashes", "robots", "joins", "captured", "plans")
 
 
 @dataclass
@@ -109,7 +109,7 @@ class _Prune:
             self._removal.tree(self._store.path(layout.curated(name, version)))
         if signals:
             self._remove_sidecars()
-            for path in sorted(self._store.path("joins").glob("*/*.json")):
+            for path in sorted([*self._store.path("joins").glob("*/*.json"), *self._store.path("captured").glob("*")]):
                 self._removal.record(path)
         self._removal.blobs({sha256 for manifest in self._kept.values() for sha256 in _digests(manifest)})
         self._removal.temporary()

@@ -86,6 +86,10 @@ CLIP_IMAGE = "clip_image"  # embeddings carry the model's width: `embedding(CLIP
 CLIP_TEXT = "clip_text"
 CLIP_SCORE = Column("clip_score", pa.float32(), "cosine of clip_image and clip_text, -1 to 1")
 
+# cluster
+CLUSTER = Column("cluster", pa.int32(), "number of the row's cell of a k-means, from 0")
+CLUSTER_COSINE = Column("cluster_cosine", pa.float32(), "cosine of the embedding to the centre of its cell, -1 to 1")
+
 # What becomes of a row; `samples` carries them.
 FATE = Column("fate", pa.string(), "curated, dropped or failed")
 FATE_STEP = Column("fate_step", pa.string(), "the step that decided, `steps[3] dedup` or its id; empty for curated")

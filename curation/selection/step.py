@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -41,6 +42,11 @@ class Desk:
 
     store: Store | None = None
     find: FindPairs = pairs_of
+
+    @property
+    def spill(self) -> Path | None:
+        """A folder for what memory does not hold."""
+        return None if self.store is None else self.store.path("tmp")
 
 
 ALONE = Desk()

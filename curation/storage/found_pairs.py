@@ -47,12 +47,12 @@ def recall_pairs(store: Store, join: str, covers: Callable[[str], bool]) -> Foun
 
 
 def keep_pairs(
-    store: Store, join: str, threshold: str, blocks: Iterable[PairBlock], facts: Callable[[], Mapping[str, Any]]
+    store: Store, join: str, threshold: str, blocks: Iterable[PairBlock], facts: Mapping[str, Any]
 ) -> FoundPairs:
-    """Write the pairs of a search as they come, and record it; `facts` is asked when all have come."""
+    """Write the pairs of a search as they come, and record it."""
     with store.new_file(".parquet") as file:
         _write(blocks, file.path)
-    found = FoundPairs(store, threshold, file.ref, dict(facts()))
+    found = FoundPairs(store, threshold, file.ref, dict(facts))
     record = {"threshold": threshold, "file": file.ref.record(), "facts": found.facts}
     number = 0
     while not store.put(layout.pairs(join, number), record):

@@ -11,6 +11,7 @@ commits/<part>/<operator>-<fp>/<g>.json    one generation of a sidecar
 crashes/<part>/<operator>-<fp>/<row>.json  a row that kills its worker
 robots/<day>/<n>.json                  what sites said about robots and reserved rights on a day
 joins/<digest>/<n>.json                pairs that a comparison of all rows has found, by its n-th threshold
+captured/<digest>.json                 vectors that were computed once: the centroids of cells
 plans/<plan>/...                       what barriers decided, which shards are written
 runs/<n>.json, finished/<n>.json       runs in the order they started, and what they made
 curated/<name>/...                     the finished data sets
@@ -57,6 +58,11 @@ def robots(day: str, number: int) -> str:
 def pairs(join: str, number: int) -> str:
     """The record of the n-th search of a join for pairs."""
     return f"joins/{join}/{number:06d}.json"
+
+
+def captured(name: str) -> str:
+    """Vectors that were computed once, such as the centroids of cells."""
+    return f"captured/{name}.json"
 
 
 def plan(name: str, what: str) -> str:

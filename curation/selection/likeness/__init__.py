@@ -1,0 +1,1 @@
+"""What near duplicates are by: bits of a hash, the cosine of embeddings, the words of texts."""

@@ -1,0 +1,94 @@
+"""How alike two values are: what `dedup` needs of each kind, and pairs that are found once and kept.
+
+N: rows; U, V: distinct values; P: pairs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from curation.dedup.join import Job, PairBlock, Values
+from curation.selection.step import Desk
+from curation.storage.found_pairs import keep_pairs, recall_pairs
+from curation.storage.store import digest
+
+
+@dataclass(frozen=True)
+class Side:
+    """The distinct values of one set of rows: `group_N` is each row's value, -1 where it has none that compares.
+
+    Values are numbered by what they are, so that `digest` names them whatever the order of rows.
+    """
+
+    group_N: np.ndarray
+    groups: int
+    digest: str
+    held: Any  # the values, as their kind holds them
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What finds the pairs: jobs over values; `facts` are known before, such as the recall that is promised."""
+
+    jobs: Sequence[Job]
+    values: Values
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Likeness(Protocol):
+    """One kind of likeness with its threshold."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """What decides which pairs a search finds, beside the values and the threshold."""
+
+    @property
+    def threshold(self) -> str:
+        """The threshold as it was written."""
+
+    @property
+    def words(self) -> str:
+        """How near two values must be, in words: `within 4 bits of`."""
+
+    def sides(self, tables: Sequence[pa.Table]) -> list[Side]:
+        """The distinct values of one or two tables with the step's inputs. Raises RunError."""
+
+    def search(self, side: Side, other: Side | None, desk: Desk) -> Search:
+        """What finds the pairs inside one side (left < right), or between two."""
+
+    def covers(self, threshold: str) -> bool:
+        """Whether a search by that threshold has found every pair that this one would."""
+
+    def distances(self, block: PairBlock, side: Side, other: Side) -> tuple[np.ndarray, np.ndarray]:
+        """Which pairs of a wider search are near enough, as bool_P; and how far apart they are, less is nearer."""
+
+
+def pairs_of_sides(
+    likeness: Likeness, side: Side, other: Side | None, desk: Desk
+) -> tuple[Iterator[PairBlock], Mapping[str, Any]]:
+    """The pairs that are near enough with their distances (less is nearer), and facts of the search.
+
+    They come from the store where the same values were searched before by the same or a wider threshold.
+    """
+    sides = side, side if other is None else other
+    if desk.store is None:
+        search = likeness.search(side, other, desk)
+        return _near(likeness, desk.find(search.jobs, search.values), *sides), search.facts
+    join = digest([*likeness.identity, side.digest, None if other is None else other.digest])
+    found = recall_pairs(desk.store, join, likeness.covers)
+    if found is None:
+        search = likeness.search(side, other, desk)
+        blocks = desk.find(search.jobs, search.values)
+        found = keep_pairs(desk.store, join, likeness.threshold, blocks, search.facts)
+    return _near(likeness, found.blocks(), *sides), found.facts
+
+
+def _near(likeness: Likeness, blocks: Iterator[PairBlock], side: Side, other: Side) -> Iterator[PairBlock]:
+    for block in blocks:
+        is_near_P, distance_P = likeness.distances(block, side, other)
+        left_P, right_P, _ = block
+        yield left_P[is_near_P], right_P[is_near_P], distance_P[is_near_P]
