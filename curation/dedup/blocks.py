@@ -37,11 +37,6 @@ class Table:
     wanted: int
     spare: int
 
-    @property
-    def tables(self) -> int:
-        """How many tables there are from this one on, by which its work is told."""
-        return sum(comb(self.spare + depth, depth) for depth in range(self.wanted + 1))
-
     def narrowed(self) -> Iterator["Table"]:
         """The tables in which one of the later blocks agrees: together they hold every pair of this one, once."""
         for passed in range(self.spare + 1 if self.wanted else 0):
@@ -83,12 +78,21 @@ def cut(mask_W: np.ndarray, blocks: int) -> np.ndarray:
 
 def key_blocks(rows: int, candidates: float, bits: int, distance: int, words: int) -> int:
     """The k that makes finding the pairs within `distance` among so many candidates cheapest; 0 compares them all."""
-    most = max(min(MOST_KEY_BLOCKS, bits - distance), 0)
-    return min(range(most + 1), key=lambda k: cost_s(rows, candidates, bits, distance, words, k))
+    nothing_W, none_BW = np.zeros(words, np.uint64), np.empty((0, words), np.uint64)
+
+    def cost_s(k: int) -> float:
+        tree = Table(nothing_W, nothing_W, none_BW, none_BW, wanted=k, spare=distance)
+        return work_s(tree, rows, candidates, bits / max(distance + k, 1))
+
+    return min(range(max(min(MOST_KEY_BLOCKS, bits - distance), 0) + 1), key=cost_s)
 
 
-def cost_s(rows: int, candidates: float, bits: int, distance: int, words: int, k: int) -> float:
-    """The seconds that finding pairs by k agreeing blocks of distance + k takes about, where bits are like coins."""
-    tables = sum(comb(distance + depth, depth) for depth in range(1, k + 1))
-    met = comb(distance + k, k) * candidates / 2 ** (k * bits / max(distance + k, 1))
+def work_s(table: Table, rows: int, candidates: float, block_bits: float | None = None) -> float:
+    """The seconds that a table and those narrower take about, for codes whose bits are like tossed coins."""
+    words = len(table.key_W)
+    if block_bits is None:
+        block_bits = bits_in(table.later_BW[0]) if table.wanted else 0
+    tables = sum(comb(table.spare + depth, depth) for depth in range(table.wanted + 1))
+    agreed_bits = bits_in(table.agreed_W) + table.wanted * block_bits
+    met = comb(table.spare + table.wanted, table.wanted) * candidates / 2**agreed_bits
     return 1e-9 * (rows * tables * NS_PER_ROW_AND_TABLE[words] + met * NS_PER_CANDIDATE[words])

@@ -15,8 +15,8 @@ from curation.dedup.comparing import TILE, scan, scan_tiles, settle
 from curation.dedup.eight_codes import LANES
 from curation.dedup.join import PairBlock
 
-_MOST_PAIRS_OF_BUCKET = TILE * TILE
-_PAIRS_PER_BLOCK = 2 * _MOST_PAIRS_OF_BUCKET
+MOST_PAIRS_OF_BUCKET = TILE * TILE
+_PAIRS_PER_BLOCK = 2 * MOST_PAIRS_OF_BUCKET
 _MOST_BUCKET_BITS = 24
 _GROUP, _BUCKET, _LARGE = 0, 1, 2  # places in the state of a meeting: what comes next, and how many groups are kept
 
@@ -60,7 +60,9 @@ class Codes:
     def varying_W(self) -> np.ndarray:
         """The bits that are not the same in all codes."""
         sides = [self.words_XN[:-1, : self.starts_G[-1]], self.other_words_XM[:-1, : self.other_starts_G[-1]]]
-        one_W1 = next((side_WN[:, :1] for side_WN in sides if side_WN.shape[1]), np.zeros((len(sides[0]), 1), np.uint64))
+        one_W1 = next(
+            (side_WN[:, :1] for side_WN in sides if side_WN.shape[1]), np.zeros((len(sides[0]), 1), np.uint64)
+        )
         return np.bitwise_or.reduce([np.bitwise_or.reduce(side_WN ^ one_W1, axis=1) for side_WN in sides])
 
     def group(self, number: int) -> "Codes":
@@ -94,7 +96,9 @@ class Found:
         return left_P.copy(), right_P.copy(), self.distance_P[:pairs].copy()
 
 
-def compare_all(table: Table, codes: Codes, distance: int, found: Found, share: int, shares: int) -> Iterator[PairBlock]:
+def compare_all(
+    table: Table, codes: Codes, distance: int, found: Found, share: int, shares: int
+) -> Iterator[PairBlock]:
     """The pairs of one group of codes by comparing each with all; every so-manieth tile of them in a share."""
     lefts, rights = int(codes.starts_G[-1]), int(codes.other_starts_G[-1])
     for left_tile in range(share, -(-lefts // TILE), shares):
@@ -132,7 +136,7 @@ def meet(table: Table, codes: Codes, distance: int, found: Found) -> Generator[P
     while state[_GROUP] < codes.groups:
         pairs = _meet(
             codes.words_XN, codes.starts_G, codes.other_words_XM, codes.other_starts_G, codes.same, table.key_W, key_bits,
-            table.agreed_W, table.apart_EW, distance, pairs_per_row, sorted_XN, ends_H, other_sorted_XM, other_ends_H,
+            table.agreed_W, table.apart_EW, distance, pairs_per_row, MOST_PAIRS_OF_BUCKET, sorted_XN, ends_H, other_sorted_XM, other_ends_H,
             bucket_N, large_XN, large_starts_G, other_large_XM, other_large_starts_G,
             found.near_left_P, found.near_right_P, found.left_P, found.right_P, found.distance_P, state,
         )  # fmt: skip
@@ -144,7 +148,7 @@ def meet(table: Table, codes: Codes, distance: int, found: Found) -> Generator[P
 
 @njit(cache=True, nogil=True)
 def _meet(left_XN, left_starts_G, right_XM, right_starts_G, same, key_W, key_bits, agreed_W, apart_EW, distance,
-          pairs_per_row, left_sorted_XN, left_ends_H, right_sorted_XM, right_ends_H, bucket_N, left_large_XN,
+          pairs_per_row, most_pairs, left_sorted_XN, left_ends_H, right_sorted_XM, right_ends_H, bucket_N, left_large_XN,
           left_large_starts_G, right_large_XM, right_large_starts_G, near_left_P, near_right_P,
           found_left_P, found_right_P, found_distance_P, state):  # type: ignore[no-untyped-def]  # fmt: skip
     """Go on from `state` until all groups are done or the next bucket's pairs might not fit; return how many found."""
@@ -171,7 +175,7 @@ def _meet(left_XN, left_starts_G, right_XM, right_starts_G, same, key_W, key_bit
             pairs, rows = (lefts * (lefts - 1) // 2, lefts) if same else (lefts * rights, lefts + rights)
             if pairs == 0:
                 continue
-            if pairs > pairs_per_row * rows or pairs > _MOST_PAIRS_OF_BUCKET:
+            if pairs > pairs_per_row * rows or pairs > most_pairs:
                 _keep(left_sorted_XN, left_from, left_to, left_large_XN, left_large_starts_G, state[_LARGE])
                 if not same:
                     _keep(right_sorted_XM, right_from, right_to, right_large_XM, right_large_starts_G, state[_LARGE])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from curation.dedup.blocks import Table, all_pairs, bits_in, cost_s, key_blocks
+from curation.dedup.blocks import Table, all_pairs, bits_in, key_blocks, work_s
 from curation.dedup.buckets import Codes, Found, compare_all, meet, mixed
 from curation.dedup.eight_codes import LANES
 from curation.dedup.join import Job, PairBlock, Values, pairs_of
@@ -81,26 +81,44 @@ def distinct(codes_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def jobs_within(values: Values, distance: int, shares: int = 1) -> list[Job]:
-    """Jobs that find the pairs of distinct codes within `distance` bits (0 to 31), each once; the dearest first.
+    """Jobs that find the pairs of distinct codes within `distance` bits (0 to 31), each pair once.
 
-    A table is cut into `shares` jobs at least, and into more where a job would hold more than 8 million codes.
+    A table is cut into `shares` jobs, and into more where a job would hold more than 8 million codes.
     """
     assert len(values) == 2, "a self-join has codes and which of them are exact-only"
-    if distance == 0:
-        return []
-    return _jobs(values, distance, shares)
+    return [] if distance == 0 else jobs_of_tables(tables_within(values, distance), values, distance, shares)
 
 
 def jobs_between(values: Values, distance: int, shares: int = 1) -> list[Job]:
-    """Jobs that find the pairs of a code and a code of another set within `distance` bits (0 to 31), each once."""
+    """Jobs that find the pairs of a code and a code of another set within `distance` bits (0 to 31), each pair once.
+
+    Shares as for `jobs_within`.
+    """
     assert len(values) == 4, "a join has codes, which of them are exact-only, other codes, which of those are"
-    work = 1e-8 * (len(values[0]) + len(values[2]))
     if distance == 0:
-        return [EqualJob(among_exact_only=False, work=work)]
-    jobs = _jobs(values, distance, shares)
-    if values[1].any() or values[3].any():
-        jobs.append(EqualJob(among_exact_only=True, work=work))
+        return [EqualJob(among_exact_only=False, work=_equal_s(values))]
+    return jobs_of_tables(tables_within(values, distance), values, distance, shares)
+
+
+def jobs_of_tables(tables: list[Table], values: Values, distance: int, shares: int) -> list[Job]:
+    """Jobs that find the pairs which meet in some of the tables; and, of two sets, the equal exact-only codes."""
+    rows, candidates = rows_and_candidates(values)
+    keyed = bits_in(tables[0].key_W) > 0
+    shares = max(shares, -(-rows // _MOST_ROWS_OF_JOB)) if keyed else shares
+    jobs: list[Job] = [
+        TableJob(table, distance, share, shares, work_s(table, rows, candidates) / shares)
+        for table in tables
+        for share in range(shares)
+    ]
+    if len(values) == 4 and (values[1].any() or values[3].any()):
+        jobs.append(EqualJob(among_exact_only=True, work=_equal_s(values)))
     return jobs
+
+
+def rows_and_candidates(values: Values) -> tuple[int, float]:
+    """How many codes may have neighbours, of one set or two, and how many pairs they make."""
+    rows_S = [int(np.count_nonzero(~exact_only_N)) for exact_only_N in values[1::2]]
+    return sum(rows_S), rows_S[0] * (rows_S[0] - 1) / 2 if len(rows_S) == 1 else float(rows_S[0]) * rows_S[1]
 
 
 def pair_blocks_within(codes_N: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -140,24 +158,17 @@ def as_words(codes_N: np.ndarray) -> np.ndarray:
     return words_NW
 
 
-def _jobs(values: Values, distance: int, shares: int) -> list[Job]:
-    """Jobs by tables, or by comparing all where that is cheaper; values and distance as for a join."""
+def tables_within(values: Values, distance: int) -> list[Table]:
+    """The tables in which every pair within `distance` meets; one of all pairs where comparing them is cheaper."""
     assert 0 <= distance <= MOST_DISTANCE, f"distance is 0 to {MOST_DISTANCE}, not {distance}"
     sides_NW = [_eligible(*values[at : at + 2]) for at in range(0, len(values), 2)]
-    words, rows = sides_NW[0].shape[1], sum(map(len, sides_NW))
-    candidates = rows * (rows - 1) / 2 if len(sides_NW) == 1 else float(len(sides_NW[0])) * len(sides_NW[1])
-    varying_W = _varying(sides_NW)
-    k = key_blocks(rows, candidates, bits_in(varying_W), distance, words)
-    whole = all_pairs(words)
-    tables = list(whole.cut(varying_W, distance, k).narrowed()) if k else [whole]
-    shares = max(shares, -(-rows // _MOST_ROWS_OF_JOB)) if k else shares
-    work_T = np.array([table.tables for table in tables], float)
-    work_T *= cost_s(rows, candidates, bits_in(varying_W), distance, words, k) / work_T.sum() / shares
-    return [
-        TableJob(table, distance, share, shares, float(work))
-        for table, work in zip(tables, work_T, strict=True)
-        for share in range(shares)
-    ]
+    varying_W, whole = _varying(sides_NW), all_pairs(sides_NW[0].shape[1])
+    k = key_blocks(*rows_and_candidates(values), bits_in(varying_W), distance, len(varying_W))
+    return list(whole.cut(varying_W, distance, k).narrowed()) if k else [whole]
+
+
+def _equal_s(values: Values) -> float:
+    return 1e-8 * (len(values[0]) + len(values[2]))
 
 
 def _eligible(codes_N: np.ndarray, exact_only_N: np.ndarray) -> np.ndarray:
@@ -168,17 +179,15 @@ def _eligible(codes_N: np.ndarray, exact_only_N: np.ndarray) -> np.ndarray:
 
 def _varying(sides_NW: list[np.ndarray]) -> np.ndarray:
     """The bits that are not the same in all codes."""
-    both_2W = [side_NW[:1] for side_NW in sides_NW if len(side_NW)]
+    one_1W = np.concatenate([side_NW[:1] for side_NW in sides_NW])[:1]
     varying_W = np.zeros(sides_NW[0].shape[1], np.uint64)
     for side_NW in sides_NW:
-        for one_1W in both_2W:
+        if len(side_NW):
             varying_W |= np.bitwise_or.reduce(side_NW ^ one_1W, axis=0)
     return varying_W
 
 
-def _taken(
-    codes_N: np.ndarray, exact_only_N: np.ndarray, key_W: np.ndarray, share: int, shares: int
-) -> np.ndarray:
+def _taken(codes_N: np.ndarray, exact_only_N: np.ndarray, key_W: np.ndarray, share: int, shares: int) -> np.ndarray:
     """The codes of a share that may have neighbours, word by word, then their positions, then columns of none."""
     words_NW = as_words(codes_N)
     positions = np.flatnonzero(_in_share(words_NW.T, exact_only_N, key_W, share, shares))
