@@ -1,186 +1,265 @@
-"""Exact joins of 64-bit codes by Hamming distance: sort by some blocks of bits, compare inside the runs.
+"""Exact joins of hash codes of 64 or 256 bits by Hamming distance, as jobs that do not depend on each other.
 
-N, M: rows; U, V: distinct codes; P: pairs. Moved codes are codes whose bits were permuted (curation/dedup/blocks.py):
-sorting them by value sorts by key with the code beside it, and distances do not notice. A 256-bit join will need
-rows of words here, and an order beside them; the tables and the rest stay.
+N, M: rows; U, V: distinct codes; W: words of 64 bits in a code, 1 or 4; P: pairs. Codes are uint64 of shape (U,) or
+(U, W). The values of a self-join are (codes_U, exact_only_U), those of a join with another set (codes_U, exact_only_U,
+others_V, exact_only_V): a code that is exact-only has no neighbours but its equal (curation/dedup/low_entropy.py).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-from curation.dedup.blocks import Table, key_blocks, tables
+from curation.dedup.blocks import Table, all_pairs, bits_in, key_blocks, work_s
+from curation.dedup.buckets import Codes, Found, compare_all, meet, mixed
+from curation.dedup.eight_codes import LANES
+from curation.dedup.join import Job, PairBlock, Values, pairs_of
 
 MOST_DISTANCE = 31
-_PAIRS_PER_BLOCK = 1 << 20
-
-Pairs = tuple[np.ndarray, np.ndarray]
+_MOST_ROWS_OF_JOB = 1 << 23
+_LITTLE_LESS = 0.75
 
 
 @dataclass(frozen=True)
-class Distinct:
-    """The distinct codes among N rows: sorted `codes_U`, and which rows hold each.
+class TableJob:
+    """The pairs that meet in one table, of the codes whose key hashes into one of `shares` shares.
 
-    `rows_N[starts_U[u]:starts_U[u] + counts_U[u]]` are the rows of code u, and `first_U[u]` the lowest of them.
+    The table of all pairs has no key: there a share is some of the codes, compared with all.
     """
 
-    codes_U: np.ndarray
-    first_U: np.ndarray
-    starts_U: np.ndarray
-    counts_U: np.ndarray
-    rows_N: np.ndarray
+    table: Table
+    distance: int
+    share: int
+    shares: int
+    work: float
 
-    @classmethod
-    def of(cls, codes_N: np.ndarray) -> "Distinct":
-        """Collapse equal codes. (np.unique is 35 times slower than a sort and a mask.)"""
-        rows_N = np.argsort(codes_N)
-        sorted_N = codes_N[rows_N]
-        is_first_N = np.ones(len(codes_N), np.bool_)
-        is_first_N[1:] = sorted_N[1:] != sorted_N[:-1]
-        starts_U = np.flatnonzero(is_first_N)
-        first_U = np.minimum.reduceat(rows_N, starts_U) if len(starts_U) else starts_U
-        counts_U = np.diff(starts_U, append=len(codes_N))
-        return cls(sorted_N[starts_U], first_U, starts_U, counts_U, rows_N)
-
-    def repeats(self) -> Pairs:
-        """(first row, row) for every row that is not the first of its code."""
-        leaders_N = np.repeat(self.first_U, self.counts_U)
-        is_repeat_N = self.rows_N != leaders_N
-        return leaders_N[is_repeat_N], self.rows_N[is_repeat_N]
+    def pairs(self, values: Values) -> Iterator[PairBlock]:
+        """Its pairs (left_P, right_P, distance_P uint8) of positions; left < right in a self-join."""
+        keyed = bits_in(self.table.key_W) > 0
+        share, shares = (self.share, self.shares) if keyed else (0, 1)
+        sides = [_taken(*values[at : at + 2], self.table.key_W, share, shares) for at in range(0, len(values), 2)]
+        codes, found = Codes.in_one_group(*sides), Found()
+        if keyed:
+            yield from _meetings(self.table, codes, self.distance, codes.rows, found)
+        else:
+            yield from compare_all(self.table, codes, self.distance, found, self.share, self.shares)
 
 
-def pairs_within(codes_N: np.ndarray, distance: int) -> Pairs:
-    """Pairs (left_P, right_P) of rows, left < right, whose uint64 codes differ in at most `distance` bits (0 to 31).
+@dataclass(frozen=True)
+class EqualJob:
+    """The equal codes of two sets; `among_exact_only` leaves out those that tables find."""
+
+    among_exact_only: bool
+    work: float
+
+    def pairs(self, values: Values) -> Iterator[PairBlock]:
+        """Its pairs, whose distance is 0."""
+        codes_U, exact_only_U, others_V, exact_only_V = values
+        left_P, right_P = _equal(as_words(codes_U), as_words(others_V))
+        if self.among_exact_only:
+            wanted_P = exact_only_U[left_P] | exact_only_V[right_P]
+            left_P, right_P = left_P[wanted_P], right_P[wanted_P]
+        yield left_P, right_P, np.zeros(len(left_P), np.uint8)
+
+
+def distinct(codes_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct codes, sorted, and the position of each row's code among them as `group_N` (int64).
+
+    Codes of several words are sorted by their words, the first one first.
+    """
+    words_NW = as_words(codes_N)
+    order_N = np.argsort(words_NW[:, 0])  # np.unique is 35 times slower than a sort and a mask
+    if words_NW.shape[1] > 1:
+        _order_by_other_words(words_NW, order_N)
+    sorted_NW = words_NW[order_N]
+    is_first_N = np.ones(len(codes_N), np.bool_)
+    is_first_N[1:] = (sorted_NW[1:] != sorted_NW[:-1]).any(axis=1)
+    group_N = np.empty(len(codes_N), np.int64)
+    group_N[order_N] = np.cumsum(is_first_N) - 1
+    return sorted_NW[is_first_N].reshape(-1, *codes_N.shape[1:]), group_N
+
+
+def jobs_within(values: Values, distance: int, shares: int = 1) -> list[Job]:
+    """Jobs that find the pairs of distinct codes within `distance` bits (0 to 31), each pair once.
+
+    A table is cut into `shares` jobs, and into more where a job would hold more than 8 million codes.
+    """
+    assert len(values) == 2, "a self-join has codes and which of them are exact-only"
+    return [] if distance == 0 else jobs_of_tables(tables_within(values, distance), values, distance, shares)
+
+
+def jobs_between(values: Values, distance: int, shares: int = 1) -> list[Job]:
+    """Jobs that find the pairs of a code and a code of another set within `distance` bits (0 to 31), each pair once.
+
+    Shares as for `jobs_within`.
+    """
+    assert len(values) == 4, "a join has codes, which of them are exact-only, other codes, which of those are"
+    if distance == 0:
+        return [EqualJob(among_exact_only=False, work=_equal_s(values))]
+    return jobs_of_tables(tables_within(values, distance), values, distance, shares)
+
+
+def jobs_of_tables(tables: list[Table], values: Values, distance: int, shares: int) -> list[Job]:
+    """Jobs that find the pairs which meet in some of the tables; and, of two sets, the equal exact-only codes."""
+    rows, candidates = rows_and_candidates(values)
+    keyed = bits_in(tables[0].key_W) > 0
+    shares = max(shares, -(-rows // _MOST_ROWS_OF_JOB)) if keyed else shares
+    jobs: list[Job] = [
+        TableJob(table, distance, share, shares, work_s(table, rows, candidates) / shares)
+        for table in tables
+        for share in range(shares)
+    ]
+    if len(values) == 4 and (values[1].any() or values[3].any()):
+        jobs.append(EqualJob(among_exact_only=True, work=_equal_s(values)))
+    return jobs
+
+
+def rows_and_candidates(values: Values) -> tuple[int, float]:
+    """How many codes may have neighbours, of one set or two, and how many pairs they make."""
+    rows_S = [int(np.count_nonzero(~exact_only_N)) for exact_only_N in values[1::2]]
+    return sum(rows_S), rows_S[0] * (rows_S[0] - 1) / 2 if len(rows_S) == 1 else float(rows_S[0]) * rows_S[1]
+
+
+def pair_blocks_within(codes_N: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks (left_P, right_P) of rows, left < right, whose codes lie within `distance` bits.
 
     Equal codes are collapsed: each further row of a code is paired with the first row that holds it, and with no
     other; the first rows of distinct codes are paired with each other exactly, each pair once.
     """
-    return _concatenated(pair_blocks_within(codes_N, distance))
-
-
-def pair_blocks_within(codes_N: np.ndarray, distance: int) -> Iterator[Pairs]:
-    """The pairs of `pairs_within`, in blocks of bounded size, for who need not hold them all."""
-    distinct = Distinct.of(_checked(codes_N, distance))
-    yield distinct.repeats()
-    if distance == 0:
-        return
-    for left_P, right_P in _meetings(distinct.codes_U, None, distance):
-        a_P, b_P = distinct.first_U[left_P], distinct.first_U[right_P]
+    codes_U, group_N = distinct(codes_N)
+    first_U = first_rows(group_N, len(codes_U))
+    repeats = np.flatnonzero(first_U[group_N] != np.arange(len(codes_N)))
+    yield first_U[group_N[repeats]], repeats
+    values = (codes_U, np.zeros(len(codes_U), np.bool_))
+    for left_P, right_P, _ in pairs_of(jobs_within(values, distance), values):
+        a_P, b_P = first_U[left_P], first_U[right_P]
         yield np.minimum(a_P, b_P), np.maximum(a_P, b_P)
 
 
-def pairs_between(codes_N: np.ndarray, others_M: np.ndarray, distance: int) -> Pairs:
-    """Pairs (left_P, right_P): each row of `codes_N` with the rows of `others_M` within `distance` bits (0 to 31).
-
-    Of the others that are equal to each other, only the first is named.
-    """
-    distinct, others = Distinct.of(_checked(codes_N, distance)), Distinct.of(_checked(others_M, distance))
-    meetings_P = _concatenated(_meetings(distinct.codes_U, others.codes_U, distance))
-    counts_P = distinct.counts_U[meetings_P[0]]
-    ends_P = np.cumsum(counts_P)
-    # Unroll each distinct code into its rows: starts of the runs, plus 0, 1, 2 … within each.
-    within_run = np.arange(counts_P.sum()) - np.repeat(ends_P - counts_P, counts_P)
-    left = distinct.rows_N[np.repeat(distinct.starts_U[meetings_P[0]], counts_P) + within_run]
-    return left, np.repeat(others.first_U[meetings_P[1]], counts_P)
+def pairs_within(codes_N: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of `pair_blocks_within` as one block."""
+    left_P, right_P = (np.concatenate(side) for side in zip(*pair_blocks_within(codes_N, distance), strict=True))
+    return left_P, right_P
 
 
-def distances(left_P: np.ndarray, right_P: np.ndarray) -> np.ndarray:
-    """In how many bits the uint64 codes differ, pair by pair."""
-    return np.bitwise_count(left_P ^ right_P).astype(np.int64)
+def first_rows(group_N: np.ndarray, groups: int) -> np.ndarray:
+    """The first row of each group."""
+    first_G = np.zeros(groups, np.int64)
+    first_G[group_N[::-1]] = np.arange(len(group_N))[::-1]  # of several rows the last one written stays: the first
+    return first_G
 
 
-def _checked(codes_N: np.ndarray, distance: int) -> np.ndarray:
+def as_words(codes_N: np.ndarray) -> np.ndarray:
+    """Codes as words (N, W)."""
     assert codes_N.dtype == np.uint64, f"codes are uint64, not {codes_N.dtype}"
+    words_NW = codes_N if codes_N.ndim == 2 else codes_N[:, None]
+    assert words_NW.shape[1] in (1, 4), f"codes have 64 or 256 bits, not {64 * words_NW.shape[1]}"
+    return words_NW
+
+
+def tables_within(values: Values, distance: int) -> list[Table]:
+    """The tables in which every pair within `distance` meets; one of all pairs where comparing them is cheaper."""
     assert 0 <= distance <= MOST_DISTANCE, f"distance is 0 to {MOST_DISTANCE}, not {distance}"
-    return codes_N
+    sides_NW = [_eligible(*values[at : at + 2]) for at in range(0, len(values), 2)]
+    varying_W, whole = _varying(sides_NW), all_pairs(sides_NW[0].shape[1])
+    k = key_blocks(*rows_and_candidates(values), bits_in(varying_W), distance, len(varying_W))
+    return list(whole.cut(varying_W, distance, k).narrowed()) if k else [whole]
 
 
-def _concatenated(blocks: Iterator[Pairs]) -> Pairs:
-    """All blocks as one."""
-    lefts, rights = zip((np.empty(0, np.int64),) * 2, *blocks, strict=True)
-    return np.concatenate(lefts), np.concatenate(rights)
+def _equal_s(values: Values) -> float:
+    return 1e-8 * (len(values[0]) + len(values[2]))
 
 
-def _meetings(codes_U: np.ndarray, others_V: np.ndarray | None, distance: int) -> Iterator[Pairs]:
-    """Positions of the pairs within `distance` between sorted distinct codes; without others, inside one set."""
-    targets = codes_U if others_V is None else others_V
-    if not len(codes_U) or not len(targets):
+def _eligible(codes_N: np.ndarray, exact_only_N: np.ndarray) -> np.ndarray:
+    """Those codes, as words, that may have neighbours."""
+    words_NW = as_words(codes_N)
+    return words_NW[~exact_only_N] if exact_only_N.any() else words_NW
+
+
+def _varying(sides_NW: list[np.ndarray]) -> np.ndarray:
+    """The bits that are not the same in all codes."""
+    one_1W = np.concatenate([side_NW[:1] for side_NW in sides_NW])[:1]
+    varying_W = np.zeros(sides_NW[0].shape[1], np.uint64)
+    for side_NW in sides_NW:
+        if len(side_NW):
+            varying_W |= np.bitwise_or.reduce(side_NW ^ one_1W, axis=0)
+    return varying_W
+
+
+def _taken(codes_N: np.ndarray, exact_only_N: np.ndarray, key_W: np.ndarray, share: int, shares: int) -> np.ndarray:
+    """The codes of a share that may have neighbours, word by word, then their positions, then columns of none."""
+    words_NW = as_words(codes_N)
+    positions = np.flatnonzero(_in_share(words_NW.T, exact_only_N, key_W, share, shares))
+    words_XN = np.empty((words_NW.shape[1] + 1, len(positions) + LANES), np.uint64)
+    words_XN[:-1, :-LANES] = words_NW[positions].T if len(positions) < len(words_NW) else words_NW.T
+    words_XN[-1, :-LANES] = positions
+    return words_XN
+
+
+@njit(cache=True, nogil=True)
+def _in_share(words_WN, exact_only_N, key_W, share, shares):  # type: ignore[no-untyped-def]
+    """Which codes may have neighbours and have a key that hashes into the share."""
+    taken_N = np.empty(len(exact_only_N), np.bool_)
+    for n in range(len(exact_only_N)):
+        # The high bits of the hash are left for the buckets.
+        low = mixed(words_WN, n, key_W) & np.uint64(0xFFFFFFFF) if shares > 1 else np.uint64(0)
+        taken_N[n] = not exact_only_N[n] and low % np.uint64(shares) == np.uint64(share)
+    return taken_N
+
+
+@njit(cache=True, nogil=True)
+def _equal(words_UW, others_VW):  # type: ignore[no-untyped-def]
+    """Positions (left_P, right_P) of the equal ones of two sets of sorted distinct codes."""
+    most = min(len(words_UW), len(others_VW))
+    left_P, right_P = np.empty(most, np.int64), np.empty(most, np.int64)
+    found, left, right = 0, 0, 0
+    while left < len(words_UW) and right < len(others_VW):
+        word = 0
+        while word < words_UW.shape[1] - 1 and words_UW[left, word] == others_VW[right, word]:
+            word += 1
+        if words_UW[left, word] < others_VW[right, word]:
+            left += 1
+        elif words_UW[left, word] > others_VW[right, word]:
+            right += 1
+        else:
+            left_P[found], right_P[found] = left, right
+            found, left, right = found + 1, left + 1, right + 1
+    return left_P[:found], right_P[:found]
+
+
+def _order_by_other_words(words_NW: np.ndarray, order_N: np.ndarray) -> None:
+    """Sort further what is in order by its first word; runs of equal codes, the usual ties, are left alone."""
+    sorted_NW = words_NW[order_N]
+    ties = sorted_NW[1:, 0] == sorted_NW[:-1, 0]
+    run_N = np.concatenate([[0], np.cumsum(~ties)]) if len(order_N) else order_N
+    is_mixed_R = np.zeros(len(order_N), np.bool_)
+    is_mixed_R[run_N[1:][ties & (sorted_NW[1:] != sorted_NW[:-1]).any(axis=1)]] = True
+    places = np.flatnonzero(is_mixed_R[run_N])
+    order_N[places] = order_N[places[np.lexsort(sorted_NW[places].T[::-1])]]
+
+
+def _meetings(table: Table, codes: Codes, distance: int, joined: int, found: Found) -> Iterator[PairBlock]:
+    """The pairs of each group of codes that meet in a table; `joined` codes were there when the blocks were cut."""
+    large = yield from meet(table, codes, distance, found)
+    if not large.groups:
         return
-    capacity = max(_PAIRS_PER_BLOCK, len(targets))
-    found_left, found_right = np.empty(capacity, np.uint64), np.empty(capacity, np.uint64)
-    for table in tables(distance, key_blocks(max(len(codes_U), len(targets)), distance)):
-        left_U = np.sort(_moved(codes_U, table.source_B, table.target_B, table.mask_B))
-        right_V = (
-            left_U if others_V is None else np.sort(_moved(others_V, table.source_B, table.target_B, table.mask_B))
-        )
-        row = 0
-        while row < len(left_U):
-            row, found = _scan(
-                left_U, right_V, others_V is None, table.key_mask, table.earlier_masks, distance, row,
-                found_left, found_right,
-            )  # fmt: skip
-            if found:
-                yield _positions(codes_U, found_left[:found], table), _positions(targets, found_right[:found], table)
+    if table.wanted:
+        for narrower in table.narrowed():
+            yield from _meetings(narrower, large, distance, joined, found)
+    else:
+        for number in range(large.groups):
+            yield from _meetings_anew(table, large.group(number), distance, joined, found)
 
 
-def _positions(codes_U: np.ndarray, moved_P: np.ndarray, table: Table) -> np.ndarray:
-    """Where in the sorted codes those lie whose bits were moved to `moved_P`."""
-    return np.searchsorted(codes_U, _moved(moved_P, table.target_B, table.source_B, table.mask_B))
-
-
-@intrinsic
-def _popcount(typing_context, code):  # type: ignore[no-untyped-def]
-    """Number of ones as int64: compared as uint64 with an int64, numba would go through float64, 14 times slower."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.ctpop(arguments[0])
-
-    return types.int64(types.uint64), generate
-
-
-@njit(cache=True, nogil=True)
-def _moved(codes_N, source_B, target_B, mask_B):  # type: ignore[no-untyped-def]
-    """Codes with each block of bits moved from its source to its target."""
-    moved_N = np.zeros_like(codes_N)
-    for n in range(len(codes_N)):
-        for b in range(len(source_B)):
-            moved_N[n] |= ((codes_N[n] >> source_B[b]) & mask_B[b]) << target_B[b]
-    return moved_N
-
-
-@njit(cache=True, nogil=True)
-def _scan(left_N, right_M, same, key_mask, earlier_masks, distance, start, found_left, found_right):  # type: ignore[no-untyped-def]
-    """Write the pairs of one table, from row `start` of the left; return (next row, pairs written).
-
-    Stops early where a row's pairs would not fit. Both sides are sorted moved codes; `same` says that they are one
-    array, whose pairs are wanted once.
-    """
-    found, low, high = 0, 0, 0
-    for n in range(start, len(left_N)):
-        code = left_N[n]
-        key = code & key_mask
-        while low < len(right_M) and (right_M[low] & key_mask) < key:
-            low += 1
-        high = max(high, low)
-        while high < len(right_M) and (right_M[high] & key_mask) == key:
-            high += 1
-        bucket = right_M[n + 1 : high] if same else right_M[low:high]
-        hits = 0
-        for m in range(len(bucket)):  # without a branch, so that it is vectorised; hits are rare
-            hits += 1 if _popcount(code ^ bucket[m]) <= distance else 0
-        if found + hits > len(found_left):
-            return n, found
-        if hits:
-            for m in range(len(bucket)):
-                difference = code ^ bucket[m]
-                if _popcount(difference) <= distance:
-                    meets_first = True
-                    for mask in earlier_masks:
-                        meets_first &= (difference & mask) != 0
-                    if meets_first:
-                        found_left[found], found_right[found] = code, bucket[m]
-                        found += 1
-    return len(left_N), found
+def _meetings_anew(table: Table, codes: Codes, distance: int, joined: int, found: Found) -> Iterator[PairBlock]:
+    """The pairs of a large bucket, by blocks of the bits in which its codes still differ."""
+    varying_W = codes.varying_W
+    if not (table.apart_EW & varying_W).any(axis=1).all():
+        return  # its codes agree in a block that was passed over: another table finds their pairs
+    k = key_blocks(codes.rows, codes.pairs, bits_in(varying_W), distance, len(varying_W))
+    if k == 0 or codes.rows > _LITTLE_LESS * joined:
+        yield from compare_all(table, codes, distance, found, 0, 1)
+        return
+    for narrower in table.cut(varying_W, distance, k).narrowed():
+        yield from _meetings(narrower, codes, distance, codes.rows, found)

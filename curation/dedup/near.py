@@ -6,7 +6,8 @@ N, M: rows; P: pairs.
 import numpy as np
 
 from curation.dedup.exact import first_of_equal
-from curation.dedup.hamming import distances, pair_blocks_within, pairs_between
+from curation.dedup.hamming import distinct, first_rows, jobs_between, pair_blocks_within
+from curation.dedup.join import pairs_of
 from curation.dedup.survivors import RULES, Rule
 
 
@@ -23,9 +24,13 @@ def leaders_within(codes_N: np.ndarray, distance: int, rule: Rule) -> np.ndarray
 
 def nearest_between(codes_N: np.ndarray, others_M: np.ndarray, distance: int) -> np.ndarray:
     """For each code the nearest of the others within `distance`, the first of equally near ones; -1 for none."""
-    left_P, right_P = pairs_between(codes_N, others_M, distance)
+    (codes_U, group_N), (others_V, group_M) = distinct(codes_N), distinct(others_M)
+    first_V = first_rows(group_M, len(others_V))
+    values = (codes_U, np.zeros(len(codes_U), np.bool_), others_V, np.zeros(len(others_V), np.bool_))
     far = np.iinfo(np.int64).max
-    best_N = np.full(len(codes_N), far, np.int64)
-    # One number orders by distance, then by position.
-    np.minimum.at(best_N, left_P, distances(codes_N[left_P], others_M[right_P]) * max(len(others_M), 1) + right_P)
-    return np.where(best_N == far, -1, best_N % max(len(others_M), 1))
+    best_U = np.full(len(codes_U), far, np.int64)
+    most = max(len(others_M), 1)
+    for left_P, right_P, distance_P in pairs_of(jobs_between(values, distance), values):
+        # One number orders by distance, then by position.
+        np.minimum.at(best_U, left_P, distance_P.astype(np.int64) * most + first_V[right_P])
+    return np.where(best_U == far, -1, best_U % most)[group_N]
