@@ -1,8 +1,9 @@
 """`balance`: rows of frequent entries are thinned, rare ones stay (MetaCLIP: Xu et al. 2023, arXiv 2309.16671)."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from math import prod
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -42,9 +43,8 @@ class Balance(DatasetStep):
     def decide(self, rows: pa.Table, against: Sequence[pa.Table] = ()) -> Decision:
         """Keep a row if a number drawn from its key lies below its probability.
 
-        The number is the first 8 bytes of SHA-256 of `balance<seed> <key>` as a big-endian integer below 2^64. It is
-        compared exactly, in integers: a row of entries with counts c, all above the cap t, is kept if
-        number < floor(2^64 · (1 - ∏ (c - t) / c)), and a row with a rare entry always.
+        The number is the first 8 bytes of SHA-256 of `balance<seed> <key>` as a big-endian integer: a row is kept if
+        number < floor(2^64 · probability).
         """
         positions, counts = self._counts(rows)
         kept_N = np.zeros(rows.num_rows, np.bool_)
@@ -55,8 +55,8 @@ class Balance(DatasetStep):
         nothing = dict.fromkeys(np.flatnonzero(~has_entry_N).tolist(), f"{self.by} has no entry to balance by")
         return Decision(kept_N, self._reason, row_reasons=nothing)
 
-    def _counts(self, rows: pa.Table) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The rows that have entries, and for each how many rows have each of its different entries."""
+    def _counts(self, rows: pa.Table) -> tuple[np.ndarray, Iterator[list[int]]]:
+        """The rows that have entries, and for each in how many rows each of its different entries is, ascending."""
         is_list = _is_list(rows.schema.field(ENTRIES).type)
         entries = f"unnest({ENTRIES})" if is_list else ENTRIES
         result = query(
@@ -65,17 +65,16 @@ class Balance(DatasetStep):
                 select {POSITION}, count from entries join counts using (entry) order by {POSITION}, count""",
             rows=with_positions(rows),
         )
-        positions, counts = result[POSITION], result["count"]
-        starts = np.flatnonzero(np.append(True, positions[1:] != positions[:-1])[: len(positions)])
-        return positions[starts], np.split(counts, starts[1:]) if len(starts) else []
+        positions, counts = result[POSITION], result["count"].tolist()
+        edges = np.flatnonzero(np.append(True, positions[1:] != positions[:-1])[: len(positions)])
+        ends = itertools.pairwise([*edges.tolist(), len(counts)])
+        return positions[edges], (counts[start:end] for start, end in ends)
 
-    def _is_kept(self, key: str, counts: np.ndarray) -> bool:
-        if counts[0] <= self.cap:  # they ascend
+    def _is_kept(self, key: str, counts: list[int]) -> bool:
+        if counts[0] <= self.cap:  # it has a rare entry, as most rows do
             return True
-        number = int.from_bytes(hashlib.sha256(f"balance{self.seed} {key}".encode()).digest()[:8], "big")
-        all_rows = prod(counts.tolist())
-        dropped = prod(count - self.cap for count in counts.tolist())
-        return number < ((all_rows - dropped) << 64) // all_rows
+        number = hashlib.sha256(f"balance{self.seed} {key}".encode()).digest()[:8]
+        return int.from_bytes(number, "big") < kept_below(counts, self.cap)
 
     @property
     def _reason(self) -> str:
@@ -83,6 +82,13 @@ class Balance(DatasetStep):
             f"not drawn: each entry of {self.by} is in more than {self.cap:,} rows, which are thinned towards that "
             f"(seed {self.seed})"
         )
+
+
+def kept_below(counts: Sequence[int], cap: int) -> int:
+    """floor(2^64 · (1 - ∏ (1 - min(1, cap / count)))), exactly: of whole numbers, with no rounding anywhere."""
+    every = math.prod(counts)
+    dropped = math.prod(max(count - cap, 0) for count in counts)
+    return ((every - dropped) << 64) // every
 
 
 def _is_list(kind: pa.DataType) -> bool:
