@@ -131,7 +131,8 @@ def _taken(starts_U1, tokens_T, chosen):  # type: ignore[no-untyped-def]
         starts[place + 1] = starts[place] + starts_U1[chosen[place] + 1] - starts_U1[chosen[place]]
     tokens = np.empty(starts[-1], np.int32)
     for place in range(len(chosen)):
-        tokens[starts[place] : starts[place + 1]] = tokens_T[starts_U1[chosen[place]] : starts_U1[chosen[place] + 1]]
+        for within in range(starts[place + 1] - starts[place]):
+            tokens[starts[place] + within] = tokens_T[starts_U1[chosen[place]] + within]
     return starts, tokens
 
 

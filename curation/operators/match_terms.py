@@ -44,7 +44,7 @@ class MatchTerms(Operator):
 
     def bound(self, types: Mapping[str, pa.DataType]) -> "MatchTerms":
         """The operator with its file's digest, which stands in the fingerprint in place of the path."""
-        return self.model_copy(update={"terms_sha256": self._digest})
+        return self.model_copy(update={"terms": str(Path(self.terms).absolute()), "terms_sha256": self._digest})
 
     @property
     def _digest(self) -> str:
