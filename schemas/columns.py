@@ -95,3 +95,6 @@ FATE = Column("fate", pa.string(), "curated, dropped or failed")
 FATE_STEP = Column("fate_step", pa.string(), "the step that decided, `steps[3] dedup` or its id; empty for curated")
 FATE_REASON = Column("fate_reason", pa.string(), "why, in words; empty for curated")
 DUPLICATE_OF = Column("duplicate_of", pa.string(), "key of the row that was kept instead")
+
+# match_terms
+MATCHED_TERMS = Column("matched_terms", pa.list_(pa.string()), "the terms of a list that the caption holds, sorted")

@@ -18,12 +18,14 @@ from curation.operators.download import Download
 from curation.operators.image_hash import ImageHash
 from curation.operators.inspect_image import InspectImage
 from curation.operators.language import Language
+from curation.operators.match_terms import MatchTerms
 from curation.sample_rows import CAPTIONS
 
 GOLDEN = Path(__file__).with_name("operators_golden.json")
+TERMS = Path(__file__).with_name("match_terms.txt")
 NAMES = (
     "caption_stats", "clip_embed", "clip_score", "derive", "download", "image_hash", "image_hash_dhash",
-    "image_hash_pdq", "inspect_image", "language",
+    "image_hash_pdq", "inspect_image", "language", "match_terms",
 )  # fmt: skip
 BROKEN = 3  # the picture that cannot be decoded
 
@@ -50,6 +52,8 @@ def case(name: str, model: Path, serve: Callable[[str, bytes, int], str]) -> Cas
         return Case(CaptionStats(), _batch({"caption": captions}))
     if name == "language":
         return Case(Language(), _batch({"caption": captions}), 1e-5)
+    if name == "match_terms":
+        return Case(MatchTerms(terms=str(TERMS)), _batch({"caption": captions}))
     if name == "derive":
         sql = {"aspect": "width_px / height_px", "shouted": "upper(caption)"}
         sizes = pa.array([64, None, 32], pa.int32()), pa.array([32, 32, 0], pa.int32())
