@@ -18,7 +18,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from curation.dedup.cosine import NEAREST, Side, join_within, measured_recall, trained_centroids
+from curation.dedup.cosine import Side, join_within, measured_recall, trained_centroids
 from curation.dedup.distinct_vectors import DistinctVectors
 from curation.dedup.join import pairs_of
 from curation.dedup.kmeans import KMeans, digest
@@ -99,7 +99,7 @@ def _ours(
     blocks = [left * len(distinct.first_U) + right for left, right, _ in pairs_of(jobs, values, threads)]
     lap("join")
     if centroids_KD is not None:
-        print(f"centroids {digest(centroids_KD)[:16]}, {NEAREST} cells per vector, {len(jobs)} jobs")
+        print(f"centroids {digest(centroids_KD)[:16]}, {side.cells_Up.shape[1]} cells per vector, {len(jobs)} jobs")
     return seconds, distinct, side, np.sort(np.concatenate(blocks))
 
 

@@ -4,7 +4,6 @@ N: vectors; K: centroids; p: cells per vector; C: candidates; D: numbers per vec
 names the cells that may be nearest; their exact cosines, ties to the lowest number, say which are.
 """
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,11 +11,11 @@ import numpy as np
 from curation.dedup.exact_cosine import Vectors, cosines, usable
 from curation.dedup.products import error, near_best, placed
 
-_PRODUCTS_PER_TILE = 1 << 22  # 16 MB of float32
+_NUMBERS_PER_TILE = 1 << 21  # 8 MB of float32
 
 
 def assigned(
-    vectors_ND: np.ndarray, centroids_KD: np.ndarray, device: str | None = None, threads: int = 1
+    vectors_ND: np.ndarray, centroids_KD: np.ndarray, device: str = "cpu", threads: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest centroid of each float16 vector as cell_N (int32), and its cosine to it as cosine_N (float32).
 
@@ -31,30 +30,30 @@ def assigned(
 
 
 def nearest_cells(
-    vectors: Vectors, centroids: Vectors, nearest: int, device: str | None = None, threads: int = 1
+    vectors: Vectors, centroids: Vectors, nearest: int, device: str = "cpu", threads: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `nearest` cells of each vector, nearest first, as cells_Np (int32), and their cosines as cosine_Np (float64).
 
-    There are at least `nearest` centroids. Memory beyond the result: a few tiles of 16 MB per thread, and the
+    There are at least `nearest` centroids. Memory beyond the result: a few tiles of 8 MB per thread, and the
     centroids as float32.
     """
-    rows, cells = len(vectors.norm_N), len(centroids.norm_N)
+    rows, (cells, width) = len(vectors.norm_N), centroids.bits_ND.shape
     assert 1 <= nearest <= cells, f"{nearest} of {cells} cells"
     cells_Np, cosine_Np = np.empty((rows, nearest), np.int32), np.empty((rows, nearest), np.float64)
-    units_KD = placed(centroids.units(slice(None)), device)
-    slack = 2 * error(vectors.bits_ND.shape[1])
+    centroid_units = placed(centroids.units(np.arange(cells), np.empty((cells, width), np.float32)), device)
+    tile_rows = max(1, min(_NUMBERS_PER_TILE // width, _NUMBERS_PER_TILE // cells))
 
-    def fill(tiles: Iterable[slice]) -> None:
-        scratch = np.empty(tile_rows * cells if device is None else 0, np.float32)
-        for tile in tiles:
-            candidates = near_best(placed(vectors.units(tile), device), units_KD, nearest, slack, scratch)
-            cells_Np[tile], cosine_Np[tile] = _nearest_of(*candidates, vectors, centroids, tile.start, nearest)
+    def fill(starts: range) -> None:
+        units_TD = np.empty((tile_rows, width), np.float32)
+        scratch = np.empty(tile_rows * cells if device == "cpu" else 0, np.float32)
+        for start in starts:
+            tile = np.arange(start, min(start + tile_rows, rows))
+            units = placed(vectors.units(tile, units_TD), device)
+            candidates = near_best(units, centroid_units, nearest, 2 * error(width), scratch)
+            cells_Np[tile], cosine_Np[tile] = _nearest_of(*candidates, vectors, centroids, start, nearest)
 
-    tile_rows = max(1, min(8192, _PRODUCTS_PER_TILE // cells))
-    starts = range(0, rows, tile_rows)
-    shares = [(slice(start, start + tile_rows) for start in starts[thread::threads]) for thread in range(threads)]
     with ThreadPoolExecutor(threads, thread_name_prefix="cells") as pool:
-        list(pool.map(fill, shares))
+        list(pool.map(fill, [range(0, rows, tile_rows)[thread::threads] for thread in range(threads)]))
     return cells_Np, cosine_Np
 
 

@@ -30,7 +30,7 @@ class KMeans:
 
     iterations: int = 10
     seed: int = 0
-    device: str | None = None  # of torch, such as `cuda`; None is NumPy's CPU. No result hangs on it, nor on threads
+    device: str = "cpu"  # of torch, such as `cuda`; no result hangs on it, nor on the threads
     threads: int = 1
 
     def train(self, sample_SD: np.ndarray, cells: int) -> np.ndarray:
@@ -96,9 +96,10 @@ def _shares(sizes_G: np.ndarray, cells: int) -> np.ndarray:
 def _means(sample: Vectors, cell_S: np.ndarray, centroids_KD: np.ndarray) -> np.ndarray:
     """The mean direction of each cell; one without members, or whose members cancel, stays where it was."""
     sums_KD = np.zeros(centroids_KD.shape, np.float64)
-    for start in range(0, len(cell_S), 1 << 13):
-        tile = slice(start, start + (1 << 13))
-        _add(sums_KD, sample.units(tile), cell_S[tile])
+    units_TD = np.empty((1 << 12, sample.bits_ND.shape[1]), np.float32)
+    for start in range(0, len(cell_S), len(units_TD)):
+        tile = np.arange(start, min(start + len(units_TD), len(cell_S)))
+        _add(sums_KD, sample.units(tile, units_TD), cell_S[tile])
     means_KD = _normalised(sums_KD)
     return np.where(means_KD.any(axis=1, keepdims=True), means_KD, centroids_KD)
 

@@ -13,7 +13,7 @@ def near_reference(
     vectors_ND: np.ndarray,
     reference_MD: np.ndarray,
     centroids_KD: np.ndarray,
-    device: str | None = None,
+    device: str = "cpu",
     threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which float16 vectors share a cell with a reference vector, as kept_N (bool), and each vector's cell_N (int32).

@@ -22,36 +22,45 @@ def error(width: int) -> float:
     return (width + 8) * 2.0**-24
 
 
-def placed(units: np.ndarray, device: str | None) -> Any:
-    """Unit vectors where they are multiplied: NumPy's for None, else on a torch device such as `cuda`."""
-    if device is None:
-        return units
+def placed(units_ND: np.ndarray, device: str) -> Any:
+    """Unit vectors where they are multiplied: a tensor on a torch device; on `cpu` it shares their memory."""
     import torch
 
     # TF32 and bfloat16 would be off by more than `error`.
     assert torch.get_float32_matmul_precision() == "highest", "float32 products must be float32"
-    return torch.from_numpy(units).to(device)
+    return torch.from_numpy(units_ND).to(device)
 
 
 def at_least(left: Any, right: Any, least: float, scratch: np.ndarray) -> Candidates:
     """Pairs (row_C, column_C) whose product is `least` or more; `scratch` is float32, for L · R numbers or more."""
-    if isinstance(left, np.ndarray):
+    if left.device.type == "cpu":
         return _at_least(_products(left, right, scratch), np.float32(least))
     return _on_host((left @ right.T >= least).nonzero())
 
 
 def near_best(rows: Any, centroids: Any, nearest: int, slack: float, scratch: np.ndarray) -> Candidates:
     """Pairs (row_C, cell_C) whose product is at most `slack` below the row's `nearest`-th best."""
-    if isinstance(rows, np.ndarray):
+    if rows.device.type == "cpu":
         return _near_best(_products(rows, centroids, scratch), nearest, np.float32(slack))
     products = rows @ centroids.T
     return _on_host((products >= products.topk(nearest).values[:, -1:] - slack).nonzero())
 
 
-def _products(left_LD: np.ndarray, right_RD: np.ndarray, scratch: np.ndarray) -> np.ndarray:
-    """The product in memory that was used before: fresh pages cost more than multiplying."""
-    products_LR = scratch[: len(left_LD) * len(right_RD)].reshape(len(left_LD), len(right_RD))
-    return np.matmul(left_LD, right_RD.T, out=products_LR)
+def _products(left: Any, right: Any, scratch: np.ndarray) -> np.ndarray:
+    """The product on one core, in memory that was used before: fresh pages cost as much as multiplying.
+
+    Jobs are what runs beside each other; several threads in each product would wait for each other.
+    """
+    import torch
+
+    products_LR = scratch[: len(left) * len(right)].reshape(len(left), len(right))
+    threads = torch.get_num_threads()  # of the calling thread alone
+    torch.set_num_threads(1)
+    try:
+        torch.mm(left, right.T, out=torch.from_numpy(products_LR))
+    finally:
+        torch.set_num_threads(threads)
+    return products_LR
 
 
 def _on_host(found_C2: Any) -> Candidates:
