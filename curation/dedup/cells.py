@@ -1,7 +1,8 @@
 """Which cells a vector belongs to: those of the nearest centroids by cosine, a pure function of vector and centroids.
 
-N: vectors; K: centroids; p: cells per vector; C: candidates; D: numbers per vector. A float32 product
-names the cells that may be nearest; their exact cosines, ties to the lowest number, say which are.
+N: vectors; K: centroids; p: cells per vector; C: candidates; D: numbers per vector. A float32 product names the cells
+that may be nearest; their cosines in float64, which have the same bits everywhere, say which are; of equal ones the
+lower cell is the nearer.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -25,6 +25,7 @@ MOST_IN_ONE_CELL = 20_000  # distinct vectors that are compared all with all
 _SAMPLE_PER_CELL = 64
 
 _PRODUCTS_PER_JOB = 1 << 24
+_NUMBERS_PER_TILE = 1 << 22  # 16 MB of float32
 _STRIP = 256
 _FLOPS_PER_S = 1e11  # of one core; only the order of jobs hangs on it
 
@@ -238,7 +239,7 @@ def _jobs(left: Side, right: Side, within: bool, cosine: Fraction, device: str) 
 
 def _rectangles(left_sizes_K: np.ndarray, right_sizes_K: np.ndarray, within: bool, width: int) -> Iterator[Rectangle]:
     """Every cell cut into rectangles, of columns whose units take at most 16 MB."""
-    columns = max(_STRIP, (1 << 22) // width)
+    columns = max(_STRIP, _NUMBERS_PER_TILE // width)
     for cell in np.flatnonzero(left_sizes_K * right_sizes_K).tolist():
         left_size, right_size = int(left_sizes_K[cell]), int(right_sizes_K[cell])
         for right_begin in range(0, right_size, columns):

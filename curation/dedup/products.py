@@ -35,13 +35,23 @@ def at_least(left: Any, right: Any, least: float, scratch: np.ndarray) -> Candid
     """Pairs (row_C, column_C) whose product is `least` or more; `scratch` is float32, for L · R numbers or more."""
     if left.device.type == "cpu":
         return _at_least(_products(left, right, scratch), np.float32(least))
-    return _on_host((left @ right.T >= least).nonzero())
+    return at_least_on_device(left, right, least)
 
 
 def near_best(rows: Any, centroids: Any, nearest: int, slack: float, scratch: np.ndarray) -> Candidates:
     """Pairs (row_C, cell_C) whose product is at most `slack` below the row's `nearest`-th best."""
     if rows.device.type == "cpu":
         return _near_best(_products(rows, centroids, scratch), nearest, np.float32(slack))
+    return near_best_on_device(rows, centroids, nearest, slack)
+
+
+def at_least_on_device(left: Any, right: Any, least: float) -> Candidates:
+    """What `at_least` gives, by torch alone."""
+    return _on_host((left @ right.T >= least).nonzero())
+
+
+def near_best_on_device(rows: Any, centroids: Any, nearest: int, slack: float) -> Candidates:
+    """What `near_best` gives, by torch alone."""
     products = rows @ centroids.T
     return _on_host((products >= products.topk(nearest).values[:, -1:] - slack).nonzero())
 
