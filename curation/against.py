@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from curation.other_files import read_columns, rows_in, schema_of
 from curation.selection.inputs import input_types
-from curation.stage import OperatorStep, Pinned, Plan, SelectionStep
+from curation.stage import OperatorStep, Pinned, Plan, SelectionStep, Where
 from curation.storage.store import file_sha256
 from schemas.columns import IMAGE, KEY
 from schemas.errors import InputError, RunError
@@ -47,9 +47,9 @@ def load_against(step: SelectionStep) -> Sequence[pa.Table]:
             raise RunError(f"{step.label}: {pinned.path}: has changed since the run began; run it again")
         if not wanted:
             continue  # the step reads it by itself
-        names = pq.read_schema(pinned.path).names
-        table = pq.read_table(pinned.path, columns=[*wanted.values(), *([KEY.name] if KEY.name in names else [])])
-        tables.append(_as_decided_on(table, pinned.path.name, wanted))
+        names = list(wanted.values())
+        with_key = [KEY.name] if KEY.name in schema_of(pinned.path, names).names else []
+        tables.append(_as_decided_on(read_columns(pinned.path, [*names, *with_key]), pinned.path.name, wanted))
     return tables
 
 
@@ -62,7 +62,7 @@ def _as_decided_on(table: pa.Table, file: str, wanted: Mapping[str, str]) -> pa.
 
 def rows_of(files: Sequence[Pinned]) -> int:
     """How many rows the files have together."""
-    return sum(pq.read_metadata(file.path).num_rows for file in files)
+    return sum(rows_in(file.path) for file in files)
 
 
 def _named(plan: Plan, step: OperatorStep | SelectionStep, own_name: str) -> OperatorStep | SelectionStep:
@@ -82,7 +82,7 @@ def _pinned(plan: Plan, step: OperatorStep | SelectionStep, own_name: str) -> Op
             if path.suffix == ".json" or path.is_dir():
                 files += _of_manifest(path, plan, step, own_name)
             else:
-                files.append(_of_file(path))
+                files.append(Pinned(path, file_sha256(path)))
     columns = {name: where.column.type for name, where in plan.columns.items() if name != IMAGE.name}
     types = input_types(step.step, columns)
     for file in files:
@@ -107,15 +107,15 @@ def _of_manifest(path: Path, plan: Plan, step: SelectionStep, own_name: str) -> 
     if manifest.name == own_name:
         raise InputError(f"against: {path}: is the set {own_name!r} itself; a set is not compared with itself")
     if not getattr(step.step, "assume_equal", False):
-        for column in step.step.against_columns.values():
-            _require_same_operator(path, manifest, plan, step, column)
+        for alias, theirs in step.step.against_columns.items():
+            ours = step.step.stored_inputs.get(alias, theirs)
+            _require_same_operator(path, manifest, plan, plan.columns[ours], theirs)
     return [Pinned(file.parent / shard.parquet, shard.parquet_sha256, file) for shard in manifest.shards]
 
 
-def _require_same_operator(path: Path, manifest: Manifest, plan: Plan, step: SelectionStep, column: str) -> None:
+def _require_same_operator(path: Path, manifest: Manifest, plan: Plan, where: Where, column: str) -> None:
     """Hashes of one name may come from different operators, or of pictures of different sizes: they do not compare."""
     theirs = next((entry.step for entry in manifest.columns if entry.name == column), None)
-    where = plan.columns[column]
     ours = plan.producer(where.step).base_fingerprint if where.kind == "sidecar" and where.step >= 0 else None
     if theirs is not None and manifest.operators.get(theirs) != ours:
         raise InputError(
@@ -125,16 +125,8 @@ def _require_same_operator(path: Path, manifest: Manifest, plan: Plan, step: Sel
         )
 
 
-def _of_file(path: Path) -> Pinned:
-    try:
-        pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"against: {path}: cannot be read as Parquet ({error})") from error
-    return Pinned(path, file_sha256(path))
-
-
 def _require_columns(file: Pinned, step: SelectionStep, types: Mapping[str, pa.DataType]) -> None:
-    schema = pq.read_schema(file.path)
+    schema = schema_of(file.path, list(step.step.against_columns.values()))
     names = schema.names
     for column in step.step.against_columns.values():
         if column not in names:

@@ -42,6 +42,7 @@ class Result:
     curated: int
     funnel: list[dict[str, Any]]
     may_pass: int = 0  # failed rows whose failure may pass
+    warnings: tuple[str, ...] = ()  # what is odd about a decision
 
     def record(self) -> dict[str, Any]:
         """What `run --json` prints."""
@@ -108,7 +109,7 @@ class Job:
             _give_up(store, self.plan, snapshot, part)
         note_against(self.plan, self.spec.name)
         self.number = _start_record(store, self.spec.name, self.plan.name)
-        self._run = Run(store, self.plan, snapshot, self.watcher)
+        self._run = Run(store, self.plan, snapshot, self.watcher, executor)
 
     def advance(self) -> bool:
         """Go as far as no worker is needed; say whether every row has its fate."""
@@ -134,7 +135,9 @@ class Job:
         manifest, version = publish(self.store, self.spec, self.run, shards, rows, self.number)
         passing = passing_classes(self.plan)
         may_pass = sum(n for counts in self.run.fates.statuses.values() for s, n in counts.items() if s in passing)
-        return Result(manifest, version, self.run.snapshot.keys, self.run.fates.alive, rows, may_pass)
+        facts = sorted(self.run.fates.facts.items())
+        warnings = tuple(f"{self.plan.steps[i].label}: {said}" for i, f in facts for said in f.get("warnings", ()))
+        return Result(manifest, version, self.run.snapshot.keys, self.run.fates.alive, rows, may_pass, warnings)
 
     def _ingest(self, store: Store, executor: Callable[[], Executor]) -> Snapshot:
         identity = source_identity(self.spec, self.source, self.wishes.limit)

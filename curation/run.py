@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from curation.against import load_against
 from curation.execution.executor import Executor, open_models, run_parts
+from curation.execution.joins import find_pairs
 from curation.execution.operator_run import GIVEN_UP
 from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, Worked
 from curation.fates import Fates, first_fates, put_fates, read_fates
@@ -55,11 +57,19 @@ class Pace:
 class Run:
     """One run of a plan over one snapshot."""
 
-    def __init__(self, store: Store, plan: Plan, snapshot: Snapshot, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        store: Store,
+        plan: Plan,
+        snapshot: Snapshot,
+        watcher: Watcher,
+        workers: Callable[[], Executor] | None = None,
+    ) -> None:
         self.store = store
         self.plan = plan
         self.snapshot = snapshot
         self.watcher = watcher
+        self._desk = Desk(store, partial(find_pairs, workers=workers))
         self.opened = False  # whether models were tried before the first part was taken
         self.paces: dict[str, Pace] = {}  # of the stages that workers were at, by fingerprint
         self.reached = 0  # the first stage that is not decided
@@ -185,7 +195,7 @@ class Run:
             return
         against = load_against(step)
         with named(step):
-            decision = step.step.decide(pa.concat_tables(tables), against, Desk(self.store))
+            decision = step.step.decide(pa.concat_tables(tables), against, self._desk)
         assert isinstance(decision, Decision)
         assert len(decision.kept) == sum(len(rows) for _, rows in places)
         self.fates.apply(step, decision, places)

@@ -28,6 +28,13 @@ class WorkerDied(Exception):
 class Executor(Protocol):
     """Where tasks run. Executors differ in where, never in what."""
 
+    @property
+    def spreads(self) -> bool:
+        """Whether its workers have processors that this process does not have."""
+
+    def share(self, value: Any) -> Callable[[], Any]:
+        """What gives a large value to many tasks without sending it to each."""
+
     def slots(self, actor: bool) -> int:
         """How many tasks of a kind run at once."""
 

@@ -25,6 +25,15 @@ class InProcess:
         self._queue: list[Future[Any]] = []  # what the child has, in the order in which it takes it
         self._culprits: set[Future[Any]] = set()  # what a child was at when it died
 
+    @property
+    def spreads(self) -> bool:
+        """All it has is a child process beside this one."""
+        return False
+
+    def share(self, value: Any) -> Callable[[], Any]:
+        """The value travels with the task."""
+        return partial(_same, value)
+
     def slots(self, actor: bool) -> int:
         """One task at a time, of whichever kind."""
         return 1
@@ -79,6 +88,10 @@ class InProcess:
             spawn = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin_child)
         return self._pool
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _run_here(call: Callable[[], Any]) -> "Future[Any]":

@@ -126,6 +126,16 @@ class OnRay:
         self._tasks: set[Any] = set()
         self._hosts = HostsOnRay() if self._wanted.hosts else None
 
+    @property
+    def spreads(self) -> bool:
+        """Its workers are those of a cluster."""
+        return True
+
+    def share(self, value: Any) -> Callable[[], Any]:
+        """A way to the value in the cluster's object store, which holds it once per node."""
+        with _calling_ray():
+            return partial(_fetched, [ray.put(value)])
+
     def slots(self, actor: bool) -> int:
         """Tasks that find room in the cluster, or the size of the pool of actors."""
         if actor:
@@ -220,6 +230,11 @@ class OnRay:
             )
         most = {name: max(node.get(name, 0) for node in nodes) for name in ("CPU", "memory")}
         return self._wanted.fitted(len(nodes), most["CPU"], most["memory"] / _GB)
+
+
+def _fetched(held: list[Any]) -> Any:
+    """The value behind a reference; in a list, so that Ray does not take it for an argument to wait for."""
+    return ray.get(held[0])
 
 
 def _options(needs: Needs) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curation.selection.ordering import POSITION, identifier, query, with_positions
-from curation.selection.step import DatasetStep, Decision, Mark
+from curation.selection.step import ALONE, DatasetStep, Decision, Desk, Mark
 from schemas.errors import InputError
 
 ENTRIES = "by_0"
@@ -40,7 +40,7 @@ class Balance(DatasetStep):
                 "(match_terms adds 'matched_terms')"
             )
 
-    def decide(self, rows: pa.Table, against: Sequence[pa.Table] = ()) -> Decision:
+    def decide(self, rows: pa.Table, against: Sequence[pa.Table] = (), desk: Desk = ALONE) -> Decision:
         """Keep a row if a number drawn from its key lies below its probability.
 
         The number is the first 8 bytes of SHA-256 of `balance<seed> <key>` as a big-endian integer: a row is kept if

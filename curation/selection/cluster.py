@@ -1,4 +1,4 @@
-"""`cluster`: the cells of a spherical k-means over an embedding, as columns; `prefer: [cluster_cosine]` is SemDeDup's."""
+"""`cluster`: cells of a spherical k-means over an embedding, as columns; `prefer: [cluster_cosine]` is SemDeDup's."""
 
 from collections.abc import Mapping, Sequence
 
@@ -41,8 +41,8 @@ class Cluster(DatasetStep):
     def decide(self, rows: pa.Table, against: Sequence[pa.Table] = (), desk: Desk = ALONE) -> Decision:
         """Assign N rows to cells whose centroids are captured under the vectors that they were trained on."""
         from curation.dedup.cells import assigned
-        from curation.selection.likeness.devices import device
         from curation.selection.likeness.centroids import centroids_of
+        from curation.selection.likeness.devices import device
 
         vectors_ND, _ = halves(rows[VECTORS])
         centroids_KD, facts = centroids_of(vectors_ND, self.k, self.seed, desk)

@@ -1,4 +1,4 @@
-"""`near`: rows in whose cell of a k-means a reference embedding lies (DataComp's image-based filter, arXiv 2304.14108)."""
+"""`near`: rows in whose cell of a k-means a reference embedding lies (DataComp's image filter, arXiv 2304.14108)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -67,7 +67,9 @@ class Near(DatasetStep):
         centroids_KD, facts = centroids_of(vectors_ND, self.clusters, self.seed, desk)
         if centroids_KD is None or not any(map(len, references)):
             return Decision(np.zeros(rows.num_rows, np.bool_), "there is no reference embedding to be near to")
-        kept_N, cell_N = near_reference(vectors_ND, np.concatenate([r for r in references if len(r)]), centroids_KD, device())
+        kept_N, cell_N = near_reference(
+            vectors_ND, np.concatenate([r for r in references if len(r)]), centroids_KD, device()
+        )
         nowhere = dict.fromkeys(np.flatnonzero(cell_N < 0).tolist(), f"{self.by} is NULL, or has no direction")
         reason = f"no reference embedding lies in its cell of {len(centroids_KD):,}"
         return Decision(kept_N, reason, row_reasons=nowhere, facts=facts)

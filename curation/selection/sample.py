@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BeforeValidator, Field, model_validator
 
+from curation.selection.decimals import as_written
 from curation.selection.ordering import POSITION, query, with_positions
-from curation.selection.step import DatasetStep, Decision, Mark
-from curation.selection.top import _as_written
+from curation.selection.step import ALONE, DatasetStep, Decision, Desk, Mark
 
 
 class Sample(DatasetStep):
     """Keeps rows at random: an exact number or fraction, those with the lowest SHA-256 of seed and key."""
 
     rows: int | None = Field(default=None, ge=1, description="keep this many rows")
-    fraction: Annotated[Decimal, BeforeValidator(_as_written)] | None = Field(
+    fraction: Annotated[Decimal, BeforeValidator(as_written)] | None = Field(
         default=None, gt=0, le=1, description="keep exactly floor(fraction · N) of N rows"
     )
     seed: int = Field(default=0, description="another seed draws other rows; a smaller sample lies within a larger one")
@@ -35,7 +35,7 @@ class Sample(DatasetStep):
         """Nothing but the key."""
         return {}
 
-    def decide(self, rows: pa.Table, against: Sequence[pa.Table] = ()) -> Decision:
+    def decide(self, rows: pa.Table, against: Sequence[pa.Table] = (), desk: Desk = ALONE) -> Decision:
         """Keep the rows with the lowest SHA-256 of `<seed><key>`: the seed in decimal digits, then the key's 32."""
         count = self._quota(rows.num_rows)
         drawn = query(

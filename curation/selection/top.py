@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, model_validator
 
+from curation.selection.decimals import as_written
 from curation.selection.ordering import group_numbers, identifier, positions_in_order
 from curation.selection.step import ALONE, DatasetStep, Decision, Desk, Mark
 from schemas.errors import InputError
@@ -17,18 +18,11 @@ from schemas.errors import InputError
 VALUE, GROUP = "by_0", "per_0"
 
 
-def _as_written(value: Any) -> Any:
-    """The decimal that was written: 0.29 is 29/100, not the nearest double below it."""
-    if isinstance(value, bool):
-        raise ValueError("a fraction is a number above 0, up to 1")
-    return Decimal(repr(value)) if isinstance(value, float | int) else value
-
-
 class Top(DatasetStep):
     """Keeps the rows with the highest (or lowest) values: an exact fraction or number, per group if asked."""
 
     by: str = Field(min_length=1, description="column or SQL over a row's columns; NULL and NaN are never kept")
-    fraction: Annotated[Decimal, BeforeValidator(_as_written)] | None = Field(
+    fraction: Annotated[Decimal, BeforeValidator(as_written)] | None = Field(
         default=None, gt=0, le=1, description="keep exactly floor(fraction · N) of the N rows that have a value"
     )
     rows: int | None = Field(default=None, ge=1, description="keep this many rows")

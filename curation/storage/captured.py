@@ -11,9 +11,7 @@ from curation.storage.store import FileRef, Store, digest
 from curation.storage.tables import put_table, read_table
 
 
-def captured_vectors(
-    store: Store | None, named: list[Any], make: Callable[[], np.ndarray | None]
-) -> np.ndarray | None:
+def captured_vectors(store: Store | None, named: list[Any], make: Callable[[], np.ndarray | None]) -> np.ndarray | None:
     """float16 `vectors_KD` of that name; made where there are none yet. None, which costs nothing, is not kept."""
     name = layout.captured(digest(named))
     record = store.get(name) if store is not None else None

@@ -55,7 +55,8 @@ def run(ctx: click.Context, /, spec: str | None, as_json: bool, retry: tuple[str
         ctx.find_root().obj["debug"],
     )
     result = one_run.run(request, [display()])
-    for sentence in funnel_warnings(result.funnel, list(dataset_steps())):
+    decisions = [f"warning: {sentence}" for sentence in result.warnings]
+    for sentence in [*funnel_warnings(result.funnel, list(dataset_steps())), *decisions]:
         click.echo(sentence, err=True)
     if as_json:
         click.echo(json.dumps(result.record()))

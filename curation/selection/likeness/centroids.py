@@ -15,12 +15,11 @@ VERSION = 1
 _SAMPLE_PER_CELL = 64
 
 
-def centroids_of(
-    vectors_ND: np.ndarray, cells: int, seed: int, desk: Desk
-) -> tuple[np.ndarray | None, dict[str, Any]]:
-    """float16 `centroids_KD` for float16 vectors, K at most the distinct ones, with facts; None where none has a direction.
+def centroids_of(vectors_ND: np.ndarray, cells: int, seed: int, desk: Desk) -> tuple[np.ndarray | None, dict[str, Any]]:
+    """float16 `centroids_KD` for float16 vectors, with facts; None where no vector has a direction.
 
-    The sample is the first 64 distinct vectors per cell by a hash of their bytes: no order of rows decides it.
+    K is at most the number of distinct vectors. The sample is the first 64 distinct vectors per cell by a hash of
+    their bytes: no order of rows decides it.
     """
     distinct_UD = DistinctVectors.of(vectors_ND).vectors_UD
     if not len(distinct_UD):
