@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from curation.selection import top
 from curation.selection.ordering import OrderTerm, parse_order_term, positions_in_order
 from curation.selection.step import Decision
 from curation.selection.top import Top
@@ -116,6 +117,43 @@ def test_any_type_that_has_a_size_can_be_ranked(values: pa.Array) -> None:
     step.check({"by_0": values.type})
     rows = pa.table({"key": ["a", "b", "c", "d"], "by_0": values})
     assert kept_keys(Top(by="s", rows=2).decide(rows), rows) == {"a", "d"}
+
+
+@repeatably
+@given(
+    st.lists(st.one_of(st.none(), st.integers(-3, 3), st.integers(-(10**37), 10**37)), max_size=25),
+    st.integers(1, 10),
+    st.sampled_from(["desc", "asc"]),
+)
+def test_decimals_of_any_size_are_ranked_exactly(values: list[int | None], number: int, order: Any) -> None:
+    written = [None if value is None else Decimal(value) for value in values]
+    keys = pa.array([f"{n:032x}" for n in range(len(values))], pa.string())
+    rows = pa.table({"key": keys, "by_0": pa.array(written, pa.decimal128(38, 0))})
+    valued = [n for n, value in enumerate(values) if value is not None]
+    best = sorted(valued, key=lambda n: (-values[n] if order == "desc" else values[n], n))  # type: ignore[operator]
+    decision = Top(by="s", rows=number, order=order).decide(rows)
+    assert np.flatnonzero(decision.kept).tolist() == sorted(best[:number])
+
+
+@pytest.mark.parametrize("order", ["desc", "asc"])
+@pytest.mark.parametrize("per", [None, "language"])
+def test_many_rows_in_many_blocks_are_cut_where_a_full_sort_cuts_them(
+    per: str | None, order: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(top, "_BLOCK_ROWS", 70_000)
+    random = np.random.default_rng(0)
+    value_N = np.where(random.random(300_000) < 0.7, random.normal(size=300_000), 0.5).astype(np.float32)
+    group_N = random.integers(0, 5, 300_000) if per else np.zeros(300_000, np.int64)
+    key_N = random.permutation(300_000)
+    columns = {"key": pa.array(np.char.mod("%032x", key_N)), "by_0": value_N, "per_0": group_N}
+    rows = pa.concat_tables([pa.table(columns).slice(start, 9_000) for start in range(0, 300_000, 9_000)])
+    decision = Top(by="s", fraction=0.4, per=per, order=order).decide(rows)
+    sorted_N = np.lexsort((key_N, -value_N if order == "desc" else value_N, group_N))
+    expected_N = np.zeros(300_000, np.bool_)
+    for group in np.unique(group_N):
+        own = sorted_N[group_N[sorted_N] == group]
+        expected_N[own[: 4 * len(own) // 10]] = True
+    assert np.array_equal(decision.kept, expected_N)
 
 
 def test_no_rows_and_no_values_keep_nothing() -> None:
