@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from curation.plan import build_plan
 from curation.selection.balance import Balance, kept_below
 from curation.selection.step import Decision
 from schemas.errors import InputError
 from schemas.manifest import read_manifest
+from schemas.pipeline import CurationSpec
 
 repeatably = settings(deadline=None, derandomize=True, max_examples=40)
 entries = st.sampled_from([None, "", "a", "b", "c", "d'", "é"])
@@ -160,6 +162,27 @@ def test_what_is_not_counted_by_value_is_refused_by_name_and_type(kind: pa.DataT
 def test_parameters_that_make_no_sense_are_refused(parameters: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Balance(by="terms", **parameters)
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ({"by": "matched_term", "cap": 1}, 'steps[1] balance: Referenced column "matched_term" not found. Candidates:'),
+        ({"by": "score", "cap": 1}, "steps[1] balance: by: 'score' is of type float; balance counts texts, integers"),
+        ({"by": "caption"}, "steps[1] balance: cap: is missing"),
+        ({"by": "caption", "cap": 1, "mark": "score"}, "adds column 'score', which the source has already"),
+    ],
+    ids=["no such column", "no such type", "no cap", "a name that is taken"],
+)
+def test_what_cannot_be_balanced_is_refused_before_anything_runs(
+    step: dict[str, Any], said: str, tmp_path: Any
+) -> None:
+    (tmp_path / "terms.txt").write_text("dog\n")
+    steps = [{"match_terms": {"terms": str(tmp_path / "terms.txt")}}, {"balance": step}]
+    spec = CurationSpec.model_validate({"name": "x", "source": {"table": "x.parquet"}, "steps": steps})
+    with pytest.raises(InputError) as refusal:
+        build_plan(spec, {"score": pa.float32()}, captured=False)
+    assert said in str(refusal.value)
 
 
 def test_a_run_balances_by_matched_terms_whatever_its_parts(tmp_path: Any) -> None:

@@ -72,7 +72,7 @@ def test_no_pair_is_false_and_overlaps_are_exact(texts: list[str], tenths: int) 
     assert set(found(minhash.self_join(sets, threshold, LOOSE))) <= set(found(jaccard.self_join(sets, threshold)))
 
 
-def test_bands_of_one_row_find_all_pairs_of_small_buckets() -> None:
+def test_many_short_bands_find_all_pairs_of_small_buckets() -> None:
     sets = word_sets(pa.array(long_texts(1, 200, 40, 0.05)))
     banding = Banding(bands=16, rows=4)
     assert banding.recall(0.8) > 0.999
@@ -133,6 +133,18 @@ def test_signatures_estimate_what_datasketch_estimates() -> None:
         ours = (signatures[a] == signatures[b]).mean()
         assert ours == pytest.approx(at, abs=0.1)
         assert ours == pytest.approx(theirs[a].jaccard(theirs[b]), abs=0.15)
+
+
+def test_signatures_are_those_recorded_for_the_pinned_rensa() -> None:
+    words = word_sets(pa.array(["a red circle", "ein Hund am Strand"]))
+    assert minhash._signatures(words, slice(0, 2), Banding(1, 4)).tolist() == [
+        [1716442580, 157188896, 402485434, 414689820],
+        [378037971, 108885752, 1329535231, 88472022],
+    ]
+    shingles = word_sets(pa.array(["a red circle on a table"]), 3)
+    assert minhash._signatures(shingles, slice(0, 1), Banding(1, 4, seed=7)).tolist() == [
+        [1125427723, 232863003, 131823276, 293424514]
+    ]
 
 
 def test_no_texts_give_no_pairs() -> None:

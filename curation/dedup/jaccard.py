@@ -11,7 +11,7 @@ token that two sets share, then by the third, and so on, as long as that costs l
 What is left quadratic is what cannot be cut: sets that share their first rare tokens and are alike after that, of
 which most are pairs.
 
-U: distinct sets (curation/dedup/words.py); E: entries of lists; L: lists; S: sizes; P: pairs.
+U: distinct sets (curation/dedup/word_sets.py); E: entries of lists; L: lists; S: sizes; P: pairs.
 """
 
 import itertools

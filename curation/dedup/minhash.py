@@ -9,7 +9,7 @@ million sets costs 8 million comparisons and not 5e11. In a larger bucket two se
 compared only if another band puts them together. Where they are near the same centre, they still are one component;
 `earlier` and `greedy` may keep one of them that the missing pair would have dropped.
 
-U: distinct sets (curation/dedup/words.py); C: candidates; P: pairs.
+U: distinct sets (curation/dedup/word_sets.py); C: candidates; P: pairs.
 """
 
 import itertools
