@@ -136,6 +136,14 @@ def test_the_largest_numbers_do_not_overflow() -> None:
     assert found(join_within(Side.of(vectors_UD), Fraction("0.999"))) == brute_within(vectors_UD, Fraction("0.999"))
 
 
+def test_a_dot_product_below_zero_is_never_near_however_small_the_threshold() -> None:
+    tiny = 2.0**-24
+    below, above = ([[65472, -tiny], [tiny, 65504]], [[65504, -tiny], [tiny, 65472]])  # cosines of 4e-16
+    for vectors, expected in ((below, []), (above, [(0, 1)])):
+        side = Side.of(np.array(vectors).astype(np.float16))
+        assert found(join_within(side, Fraction(1, 10**16))) == expected
+
+
 def test_reported_cosines_are_those_of_float64() -> None:
     vectors_UD = clustered(300, 64)
     exact_UD = vectors_UD.astype(np.float64)
