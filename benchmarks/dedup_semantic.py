@@ -18,10 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from curation.dedup.cosine import Side, join_within, measured_recall, trained_centroids
-from curation.dedup.distinct_vectors import DistinctVectors
+from curation.dedup.cosine import jobs_within
+from curation.dedup.cosine_recall import measured_recall
+from curation.dedup.distinct_vectors import distinct
 from curation.dedup.join import pairs_of
 from curation.dedup.kmeans import KMeans, digest
+from curation.dedup.vectors_by_cell import VectorsByCell, pool_centroids
 
 GOAL, GOAL_RECALL = 5.0, 0.99
 
@@ -38,16 +40,16 @@ def main() -> None:
     vectors_ND = clip_like(arguments.rows, arguments.width)
     _ours(clip_like(2000, arguments.width), arguments.cosine, arguments.threads)  # loads compiled code
     before_mb = _peak_mb(anew=True)
-    seconds, distinct, side, found = _ours(vectors_ND, arguments.cosine, arguments.threads)
+    seconds, vectors_UD, by_cell, found = _ours(vectors_ND, arguments.cosine, arguments.threads)
     wall_s, cpu_s = (sum(times[n] for times in seconds.values()) for n in range(2))
     stages = ", ".join(f"{what} {times[0]:.1f}" for what, times in seconds.items())
     print(f"ours: {wall_s:.1f} s ({stages}), {cpu_s:.1f} s of CPU")
-    print(f"  {len(found):,} pairs of {len(side.cells_Up):,} distinct vectors")
+    print(f"  {len(found):,} pairs of {len(vectors_UD):,} distinct vectors")
     print(f"  peak memory {_peak_mb() - before_mb:,.0f} MB beside the vectors' {vectors_ND.nbytes / 1e6:,.0f}")
-    own = measured_recall(side, None, arguments.cosine, arguments.queries)
+    own = measured_recall(by_cell, None, arguments.cosine, arguments.queries)
     print(f"  measured recall {own.estimate:.4f} ({own.found:,} of {own.pairs:,} pairs of {own.sampled:,} vectors)")
     (faiss_wall_s, faiss_cpu_s), recall, pairs = _faiss(
-        distinct, found, arguments.cosine, arguments.queries, arguments.threads
+        vectors_UD, found, arguments.cosine, arguments.queries, arguments.threads
     )
     print(f"faiss: {faiss_wall_s:.1f} s, {faiss_cpu_s:.1f} s of CPU, extrapolated from {arguments.queries:,} queries")
     print(f"{faiss_wall_s / wall_s:.1f} times faster, {faiss_cpu_s / cpu_s:.1f} times less CPU (goal {GOAL})")
@@ -82,7 +84,7 @@ def clip_like(rows: int, width: int, seed: int = 0) -> np.ndarray:
 
 def _ours(
     vectors_ND: np.ndarray, cosine: Fraction, threads: int
-) -> tuple[dict[str, tuple[float, float]], DistinctVectors, Side, np.ndarray]:
+) -> tuple[dict[str, tuple[float, float]], np.ndarray, VectorsByCell, np.ndarray]:
     """Wall and CPU seconds by stage, the distinct vectors, their cells, and the pairs as sorted left · U + right."""
     seconds: dict[str, tuple[float, float]] = {}
     clocks = _clocks()
@@ -91,28 +93,28 @@ def _ours(
         nonlocal clocks
         seconds[what], clocks = _since(clocks), _clocks()
 
-    distinct = DistinctVectors.of(vectors_ND)
+    vectors_UD, _ = distinct(vectors_ND)
     lap("collapse")
-    centroids_KD = trained_centroids(distinct.vectors_UD, KMeans(threads=threads))
+    centroids_KD = pool_centroids(vectors_UD, KMeans(threads=threads))
     lap("train")
-    side = Side.of(distinct.vectors_UD, centroids_KD, threads=threads)
+    by_cell = VectorsByCell.of(vectors_UD, centroids_KD, threads=threads)
     lap("assign")
-    jobs, values = join_within(side, cosine)
-    blocks = [left * len(distinct.first_U) + right for left, right, _ in pairs_of(jobs, values, threads)]
+    jobs = jobs_within(by_cell, cosine)
+    blocks = [left * len(vectors_UD) + right for left, right, _ in pairs_of(jobs, by_cell.values, threads)]
     lap("join")
     if centroids_KD is not None:
-        print(f"centroids {digest(centroids_KD)[:16]}, {side.cells_Up.shape[1]} cells per vector, {len(jobs)} jobs")
-    return seconds, distinct, side, np.sort(np.concatenate(blocks))
+        print(f"centroids {digest(centroids_KD)[:16]}, {by_cell.cells_Up.shape[1]} cells per vector, {len(jobs)} jobs")
+    return seconds, vectors_UD, by_cell, np.sort(np.concatenate(blocks))
 
 
 def _faiss(
-    distinct: DistinctVectors, found: np.ndarray, cosine: Fraction, queries: int, threads: int
+    vectors_UD: np.ndarray, found: np.ndarray, cosine: Fraction, queries: int, threads: int
 ) -> tuple[tuple[float, float], float, int]:
     """Wall and CPU seconds for all rows, extrapolated; the share of the queries' pairs in `found`; their number."""
     import faiss
 
     faiss.omp_set_num_threads(threads)
-    units_UD = distinct.vectors_UD.astype(np.float32)
+    units_UD = vectors_UD.astype(np.float32)
     units_UD /= np.linalg.norm(units_UD, axis=1, keepdims=True)
     index = faiss.IndexFlatIP(units_UD.shape[1])
     index.add(units_UD)
