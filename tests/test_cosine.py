@@ -10,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.dedup import cosine as cosine_join
-from curation.dedup import distinct_vectors, products
+from curation.dedup import distinct_vectors, products, vectors_by_cell
 from curation.dedup.cells import assigned
-from curation.dedup.cosine import Side, cells_per_vector, join_between, join_within, measured_recall, trained_centroids
-from curation.dedup.distinct_vectors import DistinctVectors
+from curation.dedup.cosine import jobs_between, jobs_within
+from curation.dedup.cosine_recall import measured_recall
+from curation.dedup.distinct_vectors import distinct
 from curation.dedup.exact_cosine import Vectors, at_least, cosines, usable
-from curation.dedup.join import pairs_of
+from curation.dedup.join import Job, Values, pairs_of
 from curation.dedup.kmeans import KMeans
 from curation.dedup.survivors import earlier
+from curation.dedup.vectors_by_cell import VectorsByCell, cells_per_vector, pool_centroids
 
 repeatably = settings(deadline=None, derandomize=True)  # the first call loads compiled code
 thresholds = st.sampled_from([Fraction(text) for text in ("0.6", "0.8", "0.95", "0.999", "1")])
@@ -69,16 +71,24 @@ def brute_within(vectors_UD: np.ndarray, cosine: Fraction) -> Found:
     return [(u, v) for u, v in brute_between(vectors_UD, vectors_UD, cosine) if u < v]
 
 
-def found(jobs_and_values: tuple, threads: int = 1) -> Found:
-    blocks = list(pairs_of(*jobs_and_values, threads))
+def found(jobs: list[Job], values: Values, threads: int = 1) -> Found:
+    blocks = list(pairs_of(jobs, values, threads))
     return sorted((u, v) for left, right, _ in blocks for u, v in zip(left.tolist(), right.tolist(), strict=True))
+
+
+def found_within(vectors: VectorsByCell, cosine: Fraction, threads: int = 1) -> Found:
+    return found(jobs_within(vectors, cosine), vectors.values, threads)
+
+
+def found_between(left: VectorsByCell, right: VectorsByCell, cosine: Fraction) -> Found:
+    return found(jobs_between(left, right, cosine), left.values + right.values)
 
 
 @repeatably
 @given(float16_vectors(), thresholds)
 def test_a_self_join_finds_what_exact_integers_find_each_pair_once(vectors: np.ndarray, cosine: Fraction) -> None:
     vectors_UD = vectors[usable(vectors)]
-    assert found(join_within(Side.of(vectors_UD), cosine)) == brute_within(vectors_UD, cosine)
+    assert found_within(VectorsByCell.of(vectors_UD), cosine) == brute_within(vectors_UD, cosine)
 
 
 @repeatably
@@ -87,7 +97,9 @@ def test_a_join_of_two_sets_finds_what_exact_integers_find(
     left: np.ndarray, right: np.ndarray, cosine: Fraction
 ) -> None:
     left_UD, right_VD = left[usable(left)], right[usable(right)]
-    assert found(join_between(Side.of(left_UD), Side.of(right_VD), cosine)) == brute_between(left_UD, right_VD, cosine)
+    assert found_between(VectorsByCell.of(left_UD), VectorsByCell.of(right_VD), cosine) == brute_between(
+        left_UD, right_VD, cosine
+    )
 
 
 @repeatably
@@ -97,19 +109,19 @@ def test_where_every_vector_is_in_every_cell_nothing_is_missed(
 ) -> None:
     vectors_UD = vectors[usable(vectors)]
     centroids_KD = np.eye(5, dtype=np.float16)[:cells]
-    left = Side.of(vectors_UD, centroids_KD, nearest=cells)
-    assert found(join_within(left, cosine)) == brute_within(vectors_UD, cosine)
-    assert found(join_between(left, left, cosine)) == brute_between(vectors_UD, vectors_UD, cosine)
+    left = VectorsByCell.of(vectors_UD, centroids_KD, nearest=cells)
+    assert found_within(left, cosine) == brute_within(vectors_UD, cosine)
+    assert found_between(left, left, cosine) == brute_between(vectors_UD, vectors_UD, cosine)
 
 
 @repeatably
 @given(float16_vectors(), thresholds, st.integers(1, 3))
 def test_a_pair_is_found_once_if_its_vectors_share_a_cell(vectors: np.ndarray, cosine: Fraction, nearest: int) -> None:
     vectors_UD = vectors[usable(vectors)]
-    side = Side.of(vectors_UD, np.eye(5, dtype=np.float16), nearest=nearest)
+    side = VectorsByCell.of(vectors_UD, np.eye(5, dtype=np.float16), nearest=nearest)
     share = [set(cells) for cells in side.cells_Up.tolist()]
     expected = [(u, v) for u, v in brute_within(vectors_UD, cosine) if share[u] & share[v]]
-    assert found(join_within(side, cosine)) == expected
+    assert found_within(side, cosine) == expected
 
 
 @pytest.mark.parametrize("scale", [1, 2**-24, 2**-10, 2**8, 8192])
@@ -124,23 +136,31 @@ def test_a_cosine_exactly_at_the_threshold_is_in_and_any_more_is_out(
     wide_UD = np.zeros((2, 300), np.float16)
     wide_UD[:, [7, 299]] = vectors_UD
     beyond = Fraction(cosine) + Fraction(1, 10**30)
-    for side in (Side.of(vectors_UD), Side.of(wide_UD)):
-        assert found(join_within(side, Fraction(cosine))) == [(0, 1)]
-        assert found(join_within(side, beyond)) == []
+    for side in (VectorsByCell.of(vectors_UD), VectorsByCell.of(wide_UD)):
+        assert found_within(side, Fraction(cosine)) == [(0, 1)]
+        assert found_within(side, beyond) == []
 
 
 def test_the_largest_numbers_do_not_overflow() -> None:
     vectors_UD = np.full((4, 512), 65504, np.float16)
     vectors_UD[1, 0], vectors_UD[2, :256], vectors_UD[3] = 65472, -65504, 2.0**-24
-    assert found(join_within(Side.of(vectors_UD), Fraction(1))) == [(0, 3)]
-    assert found(join_within(Side.of(vectors_UD), Fraction("0.999"))) == brute_within(vectors_UD, Fraction("0.999"))
+    assert found_within(VectorsByCell.of(vectors_UD), Fraction(1)) == [(0, 3)]
+    assert found_within(VectorsByCell.of(vectors_UD), Fraction("0.999")) == brute_within(vectors_UD, Fraction("0.999"))
+
+
+def test_a_dot_product_below_zero_is_never_near_however_small_the_threshold() -> None:
+    tiny = 2.0**-24
+    below, above = ([[65472, -tiny], [tiny, 65504]], [[65504, -tiny], [tiny, 65472]])  # cosines of 4e-16
+    for vectors, expected in ((below, []), (above, [(0, 1)])):
+        side = VectorsByCell.of(np.array(vectors).astype(np.float16))
+        assert found_within(side, Fraction(1, 10**16)) == expected
 
 
 def test_reported_cosines_are_those_of_float64() -> None:
-    vectors_UD = clustered(300, 64)
-    exact_UD = vectors_UD.astype(np.float64)
+    vectors = VectorsByCell.of(clustered(300, 64))
+    exact_UD = clustered(300, 64).astype(np.float64)
     exact_UD /= np.linalg.norm(exact_UD, axis=1, keepdims=True)
-    for left, right, cosine in pairs_of(*join_within(Side.of(vectors_UD), Fraction("0.9"))):
+    for left, right, cosine in pairs_of(jobs_within(vectors, Fraction("0.9")), vectors.values):
         assert cosine.dtype == np.float32
         assert cosine == pytest.approx((exact_UD[left] * exact_UD[right]).sum(axis=1), abs=1e-6)
 
@@ -148,40 +168,31 @@ def test_reported_cosines_are_those_of_float64() -> None:
 @repeatably
 @given(float16_vectors())
 def test_equal_vectors_collapse_and_what_has_no_direction_is_left_out(vectors: np.ndarray) -> None:
-    distinct = DistinctVectors.of(vectors)
-    finite = [row for row, vector in enumerate(vectors) if np.isfinite(vector).all() and vector.any()]
-    by_bytes: dict[bytes, list[int]] = {}
-    for row in finite:
-        by_bytes.setdefault(vectors[row].tobytes(), []).append(row)
-    groups = [
-        distinct.rows_M[start : start + count].tolist()
-        for start, count in zip(distinct.starts_U, distinct.counts_U, strict=True)
-    ]
-    assert sorted(groups) == sorted(by_bytes.values())
-    assert [group[0] for group in groups] == distinct.first_U.tolist()
-    assert distinct.vectors_UD.tobytes() == vectors[distinct.first_U].tobytes()
-    stars = {(group[0], row) for group in by_bytes.values() for row in group[1:]}
-    assert set(zip(*(side.tolist() for side in distinct.repeats()), strict=True)) == stars
+    vectors_UD, group_N = distinct(vectors)
+    has_direction_N = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+    assert (group_N >= 0).tolist() == has_direction_N.tolist()
+    assert vectors_UD[group_N[has_direction_N]].tobytes() == vectors[has_direction_N].tobytes()
+    assert len(vectors_UD) == len({vector.tobytes() for vector in vectors[has_direction_N]})
 
 
 def test_distinct_vectors_are_numbered_by_value_even_where_hashes_collide(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = np.tile(clustered(60, 8), (2, 1))
     shuffled = np.random.default_rng(0).permutation(vectors)
-    first, second = DistinctVectors.of(vectors), DistinctVectors.of(shuffled)
-    assert first.vectors_UD.tobytes() == second.vectors_UD.tobytes()
+    expected = distinct(vectors)[0].tobytes()
+    assert distinct(shuffled)[0].tobytes() == expected
     monkeypatch.setattr(
         distinct_vectors, "_hashes", lambda bits_ND, rows_M: (bits_ND[rows_M, 0] & np.uint16(3)).astype(np.uint64)
     )
-    first, second = DistinctVectors.of(vectors), DistinctVectors.of(shuffled)
-    assert first.vectors_UD.tobytes() == second.vectors_UD.tobytes()
-    assert first.counts_U.tolist() == [2] * 60
+    (vectors_UD, group_N), (shuffled_UD, _) = distinct(vectors), distinct(shuffled)
+    assert vectors_UD.tobytes() == shuffled_UD.tobytes() != expected
+    assert np.bincount(group_N).tolist() == [2] * 60
 
 
 def value_pairs(vectors_ND: np.ndarray, centroids_KD: np.ndarray, threads: int) -> list[tuple[bytes, bytes]]:
-    distinct = DistinctVectors.of(vectors_ND)
-    side = Side.of(distinct.vectors_UD, centroids_KD, threads=threads)
-    names = [vector.tobytes() for vector in distinct.vectors_UD]
-    return [(names[u], names[v]) for u, v in found(join_within(side, Fraction("0.9")), threads)]
+    vectors_UD, _ = distinct(vectors_ND)
+    side = VectorsByCell.of(vectors_UD, centroids_KD, threads=threads)
+    names = [vector.tobytes() for vector in vectors_UD]
+    return [(names[u], names[v]) for u, v in found_within(side, Fraction("0.9"), threads)]
 
 
 def test_given_centroids_no_order_repetition_or_thread_changes_a_pair(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,22 +210,25 @@ def test_however_a_cell_is_cut_its_pairs_are_the_same(
     strip: int, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vectors_UD, others_VD = clustered(150, 16), clustered(90, 16, noise=0.3)
-    sides = Side.of(vectors_UD), Side.of(others_VD)
-    expected = found(join_within(sides[0], Fraction("0.9"))), found(join_between(*sides, Fraction("0.9")))
+    sides = VectorsByCell.of(vectors_UD), VectorsByCell.of(others_VD)
+    expected = found_within(sides[0], Fraction("0.9")), found_between(*sides, Fraction("0.9"))
     assert min(len(pairs) for pairs in expected) > 50
     monkeypatch.setattr(cosine_join, "_STRIP", strip)
     monkeypatch.setattr(cosine_join, "_PRODUCTS_PER_JOB", 100)
     monkeypatch.setattr(cosine_join, "_NUMBERS_PER_TILE", numbers)
-    jobs, values = join_within(sides[0], Fraction("0.9"))
+    jobs = jobs_within(sides[0], Fraction("0.9"))
     assert len(jobs) > 1
-    assert (found((pickle.loads(pickle.dumps(jobs)), values)), found(join_between(*sides, Fraction("0.9")))) == expected
+    assert (
+        found(pickle.loads(pickle.dumps(jobs)), sides[0].values),
+        found_between(*sides, Fraction("0.9")),
+    ) == expected
 
 
 def test_recall_is_the_share_of_true_pairs_that_share_a_cell() -> None:
     vectors_UD = clustered(1500, 24, noise=0.35)
-    side = Side.of(vectors_UD, KMeans().train(vectors_UD, 40), nearest=1)
-    true = set(found(join_within(Side.of(vectors_UD), Fraction("0.85"))))
-    ours = set(found(join_within(side, Fraction("0.85"))))
+    side = VectorsByCell.of(vectors_UD, KMeans().train(vectors_UD, 40), nearest=1)
+    true = set(found_within(VectorsByCell.of(vectors_UD), Fraction("0.85")))
+    ours = set(found_within(side, Fraction("0.85")))
     assert ours < true
     everything = measured_recall(side, None, Fraction("0.85"), sampled=len(vectors_UD))
     assert (everything.found, everything.pairs) == (2 * len(ours), 2 * len(true))
@@ -226,9 +240,9 @@ def test_recall_is_the_share_of_true_pairs_that_share_a_cell() -> None:
 def test_recall_of_a_join_with_another_set_counts_each_pair_of_the_sample() -> None:
     vectors_UD, others_VD = clustered(600, 24, noise=0.35), clustered(500, 24, noise=0.3)
     centroids_KD = KMeans().train(vectors_UD, 30)
-    sides = Side.of(vectors_UD, centroids_KD, nearest=1), Side.of(others_VD, centroids_KD, nearest=1)
-    true = found(join_between(Side.of(vectors_UD), Side.of(others_VD), Fraction("0.8")))
-    ours = found(join_between(*sides, Fraction("0.8")))
+    sides = VectorsByCell.of(vectors_UD, centroids_KD, nearest=1), VectorsByCell.of(others_VD, centroids_KD, nearest=1)
+    true = found_between(VectorsByCell.of(vectors_UD), VectorsByCell.of(others_VD), Fraction("0.8"))
+    ours = found_between(*sides, Fraction("0.8"))
     recall = measured_recall(*sides, Fraction("0.8"), sampled=600)
     assert 0 < len(ours) < len(true)
     assert (recall.found, recall.pairs, recall.sampled) == (len(ours), len(true), 600)
@@ -236,12 +250,12 @@ def test_recall_of_a_join_with_another_set_counts_each_pair_of_the_sample() -> N
 
 def test_small_pools_are_compared_all_with_all_and_large_ones_in_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors_UD = clustered(3000, 32)
-    assert trained_centroids(vectors_UD) is None
-    monkeypatch.setattr(cosine_join, "MOST_IN_ONE_CELL", 1000)
-    centroids_KD = trained_centroids(vectors_UD)
+    assert pool_centroids(vectors_UD, KMeans()) is None
+    monkeypatch.setattr(vectors_by_cell, "MOST_IN_ONE_CELL", 1000)
+    centroids_KD = pool_centroids(vectors_UD, KMeans())
     assert centroids_KD is not None
     assert len(centroids_KD) >= 68
-    side = Side.of(vectors_UD, centroids_KD)
+    side = VectorsByCell.of(vectors_UD, centroids_KD)
     assert side.cells_Up.shape[1] == cells_per_vector(len(centroids_KD)) == 3
     assert measured_recall(side, None, Fraction("0.95")).estimate >= 0.99
 
@@ -256,7 +270,7 @@ def test_pairs_are_those_of_faiss() -> None:
     queries = np.repeat(np.arange(len(units_UD)), np.diff(limits.astype(np.int64)))
     expected = sorted((u, v) for u, v in zip(queries.tolist(), neighbours.tolist(), strict=True) if u < v)
     assert len(expected) > 100
-    assert found(join_within(Side.of(vectors_UD), Fraction("0.95"))) == expected
+    assert found_within(VectorsByCell.of(vectors_UD), Fraction("0.95")) == expected
 
 
 @repeatably
@@ -287,7 +301,7 @@ def test_torch_on_a_device_names_the_same_candidates() -> None:
 @given(float16_vectors(), thresholds)
 def test_a_stricter_threshold_is_decided_over_the_pairs_of_a_looser_one(vectors: np.ndarray, cosine: Fraction) -> None:
     vectors_UD = vectors[usable(vectors)]
-    loose = found(join_within(Side.of(vectors_UD), Fraction("0.5")))
+    loose = found_within(VectorsByCell.of(vectors_UD), Fraction("0.5"))
     left, right = (np.array([pair[n] for pair in loose], np.int64) for n in range(2))
     measured = Vectors.of(vectors_UD)
     is_near_P, _ = at_least(cosine, measured, measured, left, right)
@@ -310,7 +324,8 @@ def test_earlier_in_the_order_of_the_cosine_to_the_centroid_is_semdedup() -> Non
     vectors_ND = clustered(1200, 32)
     centroids_KD = KMeans().train(vectors_ND, 12)
     cell_N, cosine_N = assigned(vectors_ND, centroids_KD)
-    edges = [block[:2] for block in pairs_of(*join_within(Side.of(vectors_ND, centroids_KD, 1), Fraction("0.93")))]
+    vectors = VectorsByCell.of(vectors_ND, centroids_KD, nearest=1)
+    edges = [block[:2] for block in pairs_of(jobs_within(vectors, Fraction("0.93")), vectors.values)]
     rank_N = np.empty(len(vectors_ND), np.int64)
     rank_N[np.lexsort((np.arange(len(vectors_ND)), cosine_N))] = np.arange(len(vectors_ND))
     kept_N, _ = earlier(edges, rank_N)
@@ -321,6 +336,6 @@ def test_earlier_in_the_order_of_the_cosine_to_the_centroid_is_semdedup() -> Non
 
 def test_vectors_of_another_type_are_our_own_mistake() -> None:
     with pytest.raises(AssertionError, match="float32"):
-        Side.of(np.ones((2, 2), np.float32))
+        VectorsByCell.of(np.ones((2, 2), np.float32))
     with pytest.raises(AssertionError, match="cosine"):
-        join_within(Side.of(np.ones((2, 2), np.float16)), Fraction(0))
+        jobs_within(VectorsByCell.of(np.ones((2, 2), np.float16)), Fraction(0))

@@ -1,9 +1,7 @@
 """The distinct float16 vectors of a pool, numbered by value alone.
 
-N: rows; U: distinct vectors; D: numbers per vector.
+N: rows; M: rows that have a direction; U: distinct vectors; D: numbers per vector.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -11,40 +9,23 @@ from numba import njit
 from curation.dedup.exact_cosine import usable
 
 
-@dataclass(frozen=True)
-class DistinctVectors:
-    """The byte-wise distinct vectors among N rows, and which rows hold each; rows without a direction hold none.
+def distinct(vectors_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The byte-wise distinct float16 vectors as `vectors_UD`, and the one that each row holds as `group_N`.
 
-    `rows_M[starts_U[u]:starts_U[u] + counts_U[u]]` are the rows of vector u in ascending order, `first_U[u]` the
-    lowest of them. Vectors are numbered by a hash of their bytes, so the first S of them are a random sample.
+    Rows without a direction (NaN, infinity, all zero) have group -1. Vectors are numbered by a hash of their bytes, so
+    the first S of them are a random sample.
     """
-
-    vectors_UD: np.ndarray
-    first_U: np.ndarray
-    starts_U: np.ndarray
-    counts_U: np.ndarray
-    rows_M: np.ndarray
-
-    @classmethod
-    def of(cls, vectors_ND: np.ndarray) -> "DistinctVectors":
-        """Collapse equal vectors; vectors with NaN or infinity and zero vectors are left out."""
-        bits_ND = np.ascontiguousarray(vectors_ND).view(np.uint16)
-        rows_M = np.flatnonzero(usable(vectors_ND))
-        hash_M = _hashes(bits_ND, rows_M)
-        order_M = np.argsort(hash_M, kind="stable")
-        rows_M, hash_M = rows_M[order_M], hash_M[order_M]
-        is_first_M = np.ones(len(rows_M), np.bool_)
-        is_first_M[1:] = hash_M[1:] != hash_M[:-1]
-        _part_collisions(bits_ND, rows_M, is_first_M)
-        starts_U = np.flatnonzero(is_first_M)
-        first_U = rows_M[starts_U]
-        return cls(vectors_ND[first_U], first_U, starts_U, np.diff(starts_U, append=len(rows_M)), rows_M)
-
-    def repeats(self) -> tuple[np.ndarray, np.ndarray]:
-        """(first row, row) for every row that is not the first of its vector."""
-        leader_M = np.repeat(self.first_U, self.counts_U)
-        is_repeat_M = self.rows_M != leader_M
-        return leader_M[is_repeat_M], self.rows_M[is_repeat_M]
+    bits_ND = np.ascontiguousarray(vectors_ND).view(np.uint16)
+    rows_M = np.flatnonzero(usable(vectors_ND))
+    hash_M = _hashes(bits_ND, rows_M)
+    order_M = np.argsort(hash_M, kind="stable")
+    rows_M, hash_M = rows_M[order_M], hash_M[order_M]
+    is_first_M = np.ones(len(rows_M), np.bool_)
+    is_first_M[1:] = hash_M[1:] != hash_M[:-1]
+    _part_collisions(bits_ND, rows_M, is_first_M)
+    group_N = np.full(len(vectors_ND), -1, np.int64)
+    group_N[rows_M] = np.cumsum(is_first_M) - 1
+    return vectors_ND[rows_M[is_first_M]], group_N
 
 
 def _part_collisions(bits_ND: np.ndarray, rows_M: np.ndarray, is_first_M: np.ndarray) -> None:

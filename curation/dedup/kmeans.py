@@ -14,6 +14,7 @@ from numba import njit
 from curation.dedup.cells import nearest_cells
 from curation.dedup.exact_cosine import Vectors
 
+SAMPLE_PER_CELL = 64
 _MOST_IN_ONE_LEVEL = 1000
 
 
