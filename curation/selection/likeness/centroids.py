@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from curation.dedup.distinct_vectors import DistinctVectors
+from curation.dedup.distinct_vectors import distinct
 from curation.dedup.kmeans import KMeans, digest
 from curation.selection.likeness.devices import device
 from curation.selection.step import Desk
@@ -21,7 +21,7 @@ def centroids_of(vectors_ND: np.ndarray, cells: int, seed: int, desk: Desk) -> t
     K is at most the number of distinct vectors. The sample is the first 64 distinct vectors per cell by a hash of
     their bytes: no order of rows decides it.
     """
-    distinct_UD = DistinctVectors.of(vectors_ND).vectors_UD
+    distinct_UD = distinct(vectors_ND)[0]
     if not len(distinct_UD):
         return None, {}
     cells = min(cells, len(distinct_UD))

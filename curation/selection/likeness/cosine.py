@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.dedup.cosine import Side as Cells
-from curation.dedup.cosine import cells_per_vector, join_between, join_within, measured_recall, trained_centroids
-from curation.dedup.distinct_vectors import DistinctVectors
+from curation.dedup.cosine import jobs_between, jobs_within
+from curation.dedup.cosine_recall import measured_recall
+from curation.dedup.distinct_vectors import distinct
 from curation.dedup.exact_cosine import Vectors, at_least
 from curation.dedup.join import PairBlock
 from curation.dedup.kmeans import KMeans, digest
+from curation.dedup.vectors_by_cell import VectorsByCell, cells_per_vector, pool_centroids
 from curation.selection.inputs import halves
 from curation.selection.likeness.devices import device
 from curation.selection.likeness.likeness import Search, Side
@@ -71,11 +72,11 @@ class Cosine:
         """All with all where there are few; else inside the cells of a k-means, with a measured recall."""
         vectors_UD, where = side.held.vectors_UD, device()
         named = ["centroids", VERSION, side.digest]
-        centroids_KD = captured_vectors(desk.store, named, lambda: trained_centroids(vectors_UD, KMeans(device=where)))
+        centroids_KD = captured_vectors(desk.store, named, lambda: pool_centroids(vectors_UD, KMeans(device=where)))
         nearest = None if centroids_KD is None else cells_per_vector(len(centroids_KD))
         while True:
-            cells = Cells.of(vectors_UD, centroids_KD, nearest, where)
-            others = None if other is None else Cells.of(other.held.vectors_UD, centroids_KD, nearest, where)
+            cells = VectorsByCell.of(vectors_UD, centroids_KD, nearest, where)
+            others = None if other is None else VectorsByCell.of(other.held.vectors_UD, centroids_KD, nearest, where)
             if centroids_KD is None or nearest is None:
                 facts: dict[str, Any] = {"recall": 1.0}
                 break
@@ -91,10 +92,9 @@ class Cosine:
             if self.recall is None or measured.estimate >= self.recall or nearest == len(centroids_KD):
                 break
             nearest = min(2 * nearest, len(centroids_KD))
-        jobs, values = (
-            join_within(cells, self.least, where) if others is None else join_between(cells, others, self.least, where)
-        )
-        return Search(jobs, values, facts)
+        if others is None:
+            return Search(jobs_within(cells, self.least, where), cells.values, facts)
+        return Search(jobs_between(cells, others, self.least, where), cells.values + others.values, facts)
 
     def covers(self, threshold: str) -> bool:
         """A lower threshold has found it."""
@@ -114,10 +114,8 @@ class Cosine:
 
 def _side(table: pa.Table) -> Side:
     vectors_ND, is_valid_N = halves(table["by_0"])
-    distinct = DistinctVectors.of(vectors_ND)
-    group_N = np.full(len(vectors_ND), -1, np.int64)
-    group_N[distinct.rows_M] = np.repeat(np.arange(len(distinct.first_U)), distinct.counts_U)
-    named = hashlib.sha256(np.ascontiguousarray(distinct.vectors_UD).tobytes()).hexdigest()
-    without = int(is_valid_N.sum()) - len(distinct.rows_M)
+    vectors_UD, group_N = distinct(vectors_ND)
+    named = hashlib.sha256(np.ascontiguousarray(vectors_UD).tobytes()).hexdigest()
+    without = int((is_valid_N & (group_N < 0)).sum())
     facts = {"without_direction": without} if without else {}
-    return Side(group_N, len(distinct.first_U), named, _Held(distinct.vectors_UD), facts)
+    return Side(group_N, len(vectors_UD), named, _Held(vectors_UD), facts)
