@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from pydantic import ValidationError
 
+from curation.operator import example_parameters
 from curation.registry import Registry, operator_names
 from curation.stage import OperatorStep, SelectionStep, Where
 from schemas import columns as c
@@ -66,7 +67,8 @@ class Draft:
 
     def _added_by(self, name: str) -> list[str]:
         try:
-            return [column.name for column in self.registry.operator(name).build().adds]
+            cls = self.registry.operator(name).operator_class()
+            return [column.name for column in cls(**example_parameters(cls)[0]).adds]
         except (ValidationError, InputError, AttributeError):
             return []
 

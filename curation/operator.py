@@ -175,3 +175,14 @@ class Operator(BaseModel):
         """Names of the parameters that affect a result, sorted."""
         extras = {name: info.json_schema_extra or {} for name, info in cls.model_fields.items()}
         return sorted(n for n, extra in extras.items() if not callable(extra) and extra.get("affects_result", True))
+
+
+def example_parameters(cls: type[Operator]) -> tuple[dict[str, Any], str]:
+    """The first example of each required parameter, and the name of one that has none."""
+    found = {}
+    for name, info in cls.model_fields.items():
+        if info.is_required():
+            if not info.examples:
+                return {}, name
+            found[name] = info.examples[0]
+    return found, ""

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
-from pydantic_core import PydanticUndefined
 
 from curation.execution.guarded import Guarded
 from curation.execution.operator_run import stored_array
-from curation.operator import OK, Batch, Failure, Operator, Output, Resources
+from curation.operator import OK, Batch, Failure, Operator, Output, Resources, example_parameters
 from curation.registry import OperatorRef, own_files, own_source
 from curation.sample_rows import sample_batch
 from schemas import columns as c
@@ -174,7 +173,7 @@ def _breaches_of(ref: OperatorRef) -> Iterator[str]:
     yield from file_breaches(ref.source)
     cls = ref.operator_class()
     yield from class_breaches(cls)
-    parameters, unknown = _example_parameters(cls)
+    parameters, unknown = example_parameters(cls)
     if unknown:
         yield f"cannot be tried: parameter {unknown!r} is required; write Field(…, examples=[…]) and it is tried so"
         return
@@ -191,17 +190,6 @@ def _breaches_of(ref: OperatorRef) -> Iterator[str]:
         yield str(error)
     except Exception as error:  # a user's own code may raise anything, and the other files wait to be checked
         yield f"cannot be tried: {type(error).__name__}: {error}"
-
-
-def _example_parameters(cls: type[Operator]) -> tuple[dict[str, Any], str]:
-    """The first example of each required parameter, and the name of one that has none."""
-    found = {}
-    for name, info in cls.model_fields.items():
-        if info.default is PydanticUndefined and info.default_factory is None:
-            if not info.examples:
-                return {}, name
-            found[name] = info.examples[0]
-    return found, ""
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:

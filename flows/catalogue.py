@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from curation.operator import Operator
+from curation.operator import Operator, example_parameters
 from curation.registry import Registry, dataset_steps
 from flows.wording import columns_of
 from schemas.pipeline import spec_schema
@@ -87,10 +87,9 @@ def _step(name: str, cls: type[BaseModel]) -> dict[str, Any]:
 
 
 def _example(cls: type[Operator]) -> Operator | None:
-    """The operator with its defaults; None where a parameter has none, and the columns depend on it."""
-    if any(info.is_required() for info in cls.model_fields.values()):
-        return None
-    return cls()
+    """The operator with its defaults and examples; None where a parameter has neither, and columns depend on it."""
+    parameters, unknown = example_parameters(cls)
+    return None if unknown else cls(**parameters)
 
 
 def _summary(cls: type) -> str:
