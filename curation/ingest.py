@@ -27,6 +27,7 @@ OURS = "_pairmill_"  # before our names where the source's own columns stand bes
 MEMBER = f"{OURS}member"
 REASON = f"{OURS}reason"
 _THEIRS = "theirs:"  # before the source's own names inside of ingest
+_WIDE_ROWS = 10_000  # at once where rows hold embeddings
 REJECTED_COLUMNS = 4  # key, url, caption, reason; then the source's own
 
 
@@ -125,11 +126,8 @@ def _stage(database: duckdb.DuckDBPyConnection, staging: Staging) -> int:
             """
         )
     ((rows_read,),) = database.sql("SELECT count(*) FROM arrived").fetchall()
-    spelling = (
-        f"to_json({{{', '.join(f'{_text(n)}: {_quoted(_THEIRS + n)}' for n in sorted(staging.extra))}}})"
-        if staging.extra
-        else "''"
-    )
+    spelled = ", ".join(f"{_text(name)}: {_spelled(name, staging.extra[name])}" for name in sorted(staging.extra))
+    spelling = f"to_json({{{spelled}}})" if spelled else "''"
     database.execute("CREATE TABLE repeated AS SELECT key FROM arrived GROUP BY key HAVING count(*) > 1")
     # Rows with equal keys count once. A sound row goes before one that failed; then the smallest spelling.
     database.execute(
@@ -226,7 +224,7 @@ def _snapshot_record(
         WHERE part IN (SELECT part FROM pool SEMI JOIN staged USING (key))
         ORDER BY slot, row
         """
-    ).to_arrow_reader(50_000)
+    ).to_arrow_reader(_WIDE_ROWS)
     schema = pa.schema([pa.field(MEMBER, pa.bool_()), *(pa.field(n, t) for n, t in staging.extra.items())])
     members = []
     for slot, table in runs_of(reader, "slot"):
@@ -260,6 +258,12 @@ def _from_record(store: Store, name: str, record: dict[str, Any]) -> Snapshot:
     return Snapshot(
         name, record["rows_read"], tuple(parts), rejected, record["rejected_rows"], extra, record["identity"]
     )
+
+
+def _spelled(name: str, kind: pa.DataType) -> str:
+    """SQL of a source's column as canonical JSON has it: embeddings by their digest."""
+    column = _quoted(_THEIRS + name)
+    return f"sha256({column})" if pa.types.is_fixed_size_binary(kind) else column
 
 
 def _quoted(name: str) -> str:
