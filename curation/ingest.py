@@ -114,7 +114,7 @@ def _stage(database: duckdb.DuckDBPyConnection, staging: Staging) -> int:
     with readable("source"):
         database.execute(
             f"""
-            CREATE TABLE arrived AS
+            CREATE TABLE staged AS
             WITH source AS (SELECT {", ".join(ours)}{extra} FROM ({staging.relation})),
             named AS (SELECT * REPLACE (nullif(url, '') AS url, coalesce(caption, '') AS caption),
                              coalesce(nullif(url, ''), picture_sha256, 'origin:' || origin) AS named FROM source)
@@ -125,24 +125,20 @@ def _stage(database: duckdb.DuckDBPyConnection, staging: Staging) -> int:
             FROM named
             """
         )
-    ((rows_read,),) = database.sql("SELECT count(*) FROM arrived").fetchall()
+    ((rows_read,),) = database.sql("SELECT count(*) FROM staged").fetchall()
     spelled = ", ".join(f"{_text(name)}: {_spelled(name, staging.extra[name])}" for name in sorted(staging.extra))
     spelling = f"to_json({{{spelled}}})" if spelled else "''"
-    database.execute("CREATE TABLE repeated AS SELECT key FROM arrived GROUP BY key HAVING count(*) > 1")
+    database.execute("CREATE TABLE repeated AS SELECT key FROM staged GROUP BY key HAVING count(*) > 1")
     # Rows with equal keys count once. A sound row goes before one that failed; then the smallest spelling.
+    # The others are deleted in place: a copy of the table would be a second copy of all embeddings.
     database.execute(
         f"""
-        CREATE TABLE staged AS
-        SELECT * FROM arrived ANTI JOIN repeated USING (key)
-        UNION ALL
-        SELECT * EXCLUDE (place) FROM (
-            SELECT *, row_number() OVER (PARTITION BY key ORDER BY reason IS NOT NULL, {spelling}::VARCHAR,
-                                         coalesce(picture_sha256, ''), coalesce(url, ''), coalesce(reason, '')) AS place
-            FROM arrived SEMI JOIN repeated USING (key)
-        ) WHERE place = 1
+        DELETE FROM staged WHERE rowid IN (
+            SELECT rowid FROM staged SEMI JOIN repeated USING (key)
+            QUALIFY row_number() OVER (PARTITION BY key ORDER BY reason IS NOT NULL, {spelling}::VARCHAR,
+                                       coalesce(picture_sha256, ''), coalesce(url, ''), coalesce(reason, '')) > 1)
         """
     )
-    database.execute("DROP TABLE arrived")
     database.execute("CREATE TABLE rejected AS SELECT * FROM staged WHERE reason IS NOT NULL")
     database.execute("DELETE FROM staged WHERE reason IS NOT NULL")
     return int(rows_read)
