@@ -27,6 +27,7 @@ OURS = "_pairmill_"  # before our names where the source's own columns stand bes
 MEMBER = f"{OURS}member"
 REASON = f"{OURS}reason"
 _THEIRS = "theirs:"  # before the source's own names inside of ingest
+_WIDE_ROWS = 10_000  # at once where rows hold embeddings
 REJECTED_COLUMNS = 4  # key, url, caption, reason; then the source's own
 
 
@@ -113,7 +114,7 @@ def _stage(database: duckdb.DuckDBPyConnection, staging: Staging) -> int:
     with readable("source"):
         database.execute(
             f"""
-            CREATE TABLE arrived AS
+            CREATE TABLE staged AS
             WITH source AS (SELECT {", ".join(ours)}{extra} FROM ({staging.relation})),
             named AS (SELECT * REPLACE (nullif(url, '') AS url, coalesce(caption, '') AS caption),
                              coalesce(nullif(url, ''), picture_sha256, 'origin:' || origin) AS named FROM source)
@@ -124,27 +125,20 @@ def _stage(database: duckdb.DuckDBPyConnection, staging: Staging) -> int:
             FROM named
             """
         )
-    ((rows_read,),) = database.sql("SELECT count(*) FROM arrived").fetchall()
-    spelling = (
-        f"to_json({{{', '.join(f'{_text(n)}: {_quoted(_THEIRS + n)}' for n in sorted(staging.extra))}}})"
-        if staging.extra
-        else "''"
-    )
-    database.execute("CREATE TABLE repeated AS SELECT key FROM arrived GROUP BY key HAVING count(*) > 1")
+    ((rows_read,),) = database.sql("SELECT count(*) FROM staged").fetchall()
+    spelled = ", ".join(f"{_text(name)}: {_spelled(name, staging.extra[name])}" for name in sorted(staging.extra))
+    spelling = f"to_json({{{spelled}}})" if spelled else "''"
+    database.execute("CREATE TABLE repeated AS SELECT key FROM staged GROUP BY key HAVING count(*) > 1")
     # Rows with equal keys count once. A sound row goes before one that failed; then the smallest spelling.
+    # The others are deleted in place: a copy of the table would be a second copy of all embeddings.
     database.execute(
         f"""
-        CREATE TABLE staged AS
-        SELECT * FROM arrived ANTI JOIN repeated USING (key)
-        UNION ALL
-        SELECT * EXCLUDE (place) FROM (
-            SELECT *, row_number() OVER (PARTITION BY key ORDER BY reason IS NOT NULL, {spelling}::VARCHAR,
-                                         coalesce(picture_sha256, ''), coalesce(url, ''), coalesce(reason, '')) AS place
-            FROM arrived SEMI JOIN repeated USING (key)
-        ) WHERE place = 1
+        DELETE FROM staged WHERE rowid IN (
+            SELECT rowid FROM staged SEMI JOIN repeated USING (key)
+            QUALIFY row_number() OVER (PARTITION BY key ORDER BY reason IS NOT NULL, {spelling}::VARCHAR,
+                                       coalesce(picture_sha256, ''), coalesce(url, ''), coalesce(reason, '')) > 1)
         """
     )
-    database.execute("DROP TABLE arrived")
     database.execute("CREATE TABLE rejected AS SELECT * FROM staged WHERE reason IS NOT NULL")
     database.execute("DELETE FROM staged WHERE reason IS NOT NULL")
     return int(rows_read)
@@ -226,7 +220,7 @@ def _snapshot_record(
         WHERE part IN (SELECT part FROM pool SEMI JOIN staged USING (key))
         ORDER BY slot, row
         """
-    ).to_arrow_reader(50_000)
+    ).to_arrow_reader(_WIDE_ROWS)
     schema = pa.schema([pa.field(MEMBER, pa.bool_()), *(pa.field(n, t) for n, t in staging.extra.items())])
     members = []
     for slot, table in runs_of(reader, "slot"):
@@ -260,6 +254,12 @@ def _from_record(store: Store, name: str, record: dict[str, Any]) -> Snapshot:
     return Snapshot(
         name, record["rows_read"], tuple(parts), rejected, record["rejected_rows"], extra, record["identity"]
     )
+
+
+def _spelled(name: str, kind: pa.DataType) -> str:
+    """SQL of a source's column as canonical JSON has it: embeddings by their digest."""
+    column = _quoted(_THEIRS + name)
+    return f"sha256({column})" if pa.types.is_fixed_size_binary(kind) else column
 
 
 def _quoted(name: str) -> str:

@@ -21,7 +21,7 @@ from curation.materialise import Materialiser
 from curation.plan import build_plan, name_plan, shards_wanted
 from curation.publish import publish
 from curation.run import Run, Watcher, funnel
-from curation.sources.open import CapturedSource, TableSource, open_source
+from curation.sources.open import CapturedSource, TableSource, TableWithArrays, open_source
 from curation.stage import OperatorStep, Plan, SelectionStep
 from curation.storage import layout
 from curation.storage.store import Store
@@ -70,7 +70,7 @@ class Job:
 
     spec: CurationSpec
     plan: Plan
-    source: TableSource | CapturedSource
+    source: TableSource | TableWithArrays | CapturedSource
     store_path: Path
     wishes: Wishes
     watcher: Watcher
@@ -153,8 +153,12 @@ class Job:
             return found
         if self.wishes.give_up:
             raise InputError("--give-up: the source has not been read yet, so no part of it can be stuck; run it first")
-        staging = Staging(identity, self.source.relation(), dict(self.source.extra))
-        return ingest(store, staging, self.spec.source.rows_per_part, self.refuse_chance)
+        with store.temporary_folder() as folder:
+            relation = (
+                self.source.relation(folder) if isinstance(self.source, TableWithArrays) else self.source.relation()
+            )
+            staging = Staging(identity, relation, dict(self.source.extra))
+            return ingest(store, staging, self.spec.source.rows_per_part, self.refuse_chance)
 
     def refuse_chance(self, keys: int) -> None:
         """Refuse steps that would find neighbours by chance among so many rows. Raises InputError."""
@@ -192,9 +196,12 @@ def _require_passing(plan: Plan, classes: Sequence[str]) -> None:
             raise InputError(f"--retry-failed {name}: {unknown_name(name, sorted(passing), 'failures that may pass')}")
 
 
-def source_identity(spec: CurationSpec, source: TableSource | CapturedSource, limit: int | None) -> dict[str, Any]:
+def source_identity(
+    spec: CurationSpec, source: TableSource | TableWithArrays | CapturedSource, limit: int | None
+) -> dict[str, Any]:
     """What names a source snapshot: contents, column mapping, limit; no path and no time."""
-    return {
+    arrays = {"arrays": source.identity()} if isinstance(source, TableWithArrays) else {}
+    return arrays | {
         "kind": spec.source.kind,
         "files": [[file.bytes, file.sha256] for file in source.files],
         "columns": dict(spec.source.columns),

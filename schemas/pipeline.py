@@ -25,6 +25,28 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
+class Arrays(_Frozen):
+    """Embeddings in numpy files beside a table: one file for each of the table's, one vector for each row, in order."""
+
+    npz: Paths | None = Field(None, description="npz files: a path, a glob or a list")
+    npy: Paths | None = Field(None, description="npy files: a path, a glob or a list")
+    array: str | None = Field(None, min_length=1, description="name of the array in every npz")
+    model: str | None = Field(None, description="what made the embeddings, as in ViT-L-14/openai")
+
+    @model_validator(mode="after")
+    def _one_format(self) -> "Arrays":
+        if (self.npz is None) == (self.npy is None):
+            raise ValueError("name exactly one of npz, npy")
+        if (self.npz is None) != (self.array is None):
+            raise ValueError("array: is the name of an array in every npz, and stands beside npz only and always")
+        return self
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files, as they are named."""
+        return self.npz or self.npy or ()
+
+
 class Source(_Frozen):
     """Where rows come from: exactly one of the kinds. Relative paths are relative to the working directory."""
 
@@ -36,6 +58,9 @@ class Source(_Frozen):
     folder: str | None = Field(None, description="pictures with .txt or .json captions beside them")
     img2dataset: str | None = Field(None, description="the output folder of img2dataset")
     columns: Mapping[str, str] = Field(default_factory=dict, description="ours: theirs")
+    arrays: Mapping[str, Arrays] = Field(
+        default_factory=dict, description="beside a table: embeddings in numpy files, by the names of their columns"
+    )
     rows_per_part: int = Field(10_000, ge=1, le=1_000_000, description="about how many rows a part has")
 
     @model_validator(mode="after")
@@ -43,6 +68,8 @@ class Source(_Frozen):
         given = [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(f"name exactly one of {', '.join(SOURCE_KINDS)} (here: {', '.join(given) or 'none'})")
+        if self.arrays and self.table is None:
+            raise ValueError(f"arrays: stand beside a table only; {self.kind} has no rows in files of their own")
         return self
 
     @property

@@ -66,7 +66,7 @@ def test_steps_survive_the_way_through_a_manifest():
         ({"source": {}}, "name exactly one of table, manifest, webdataset, folder, img2dataset (here: none)"),
         ({"source": {"table": "a", "folder": "b"}}, "(here: table, folder)"),
         ({"source": {"table": []}}, "at least 1 item"),
-        ({"source": {"table": "a", "arrays": {}}}, "Extra inputs are not permitted"),
+        ({"source": {"table": "a", "vectors": {}}}, "Extra inputs are not permitted"),
         ({"source": {"table": "a", "rows_per_part": 0}}, "greater than or equal to 1"),
         ({"shards": {"rows": 0}}, "greater than or equal to 1"),
         ({"shards": {"format": "tar"}}, "'webdataset' or 'parquet'"),

@@ -1,5 +1,6 @@
 """From `source:` in a specification to what ingest reads."""
 
+from curation.sources.arrays import TableWithArrays, open_arrays
 from curation.sources.files import readable
 from curation.sources.folder import open_folder
 from curation.sources.formats.format import first_row
@@ -11,13 +12,22 @@ from curation.sources.webdataset import open_webdataset
 from schemas.errors import SourceError
 from schemas.pipeline import Source
 
-__all__ = ["CapturedRow", "CapturedSource", "ManifestSource", "SourceFile", "TableSource", "open_source"]
+__all__ = [
+    "CapturedRow",
+    "CapturedSource",
+    "ManifestSource",
+    "SourceFile",
+    "TableSource",
+    "TableWithArrays",
+    "open_source",
+]
 
 
-def open_source(spec: Source, limit: int | None = None) -> TableSource | CapturedSource:
+def open_source(spec: Source, limit: int | None = None) -> TableSource | TableWithArrays | CapturedSource:
     """Open a source and take its first `limit` rows; what can be known to be wrong raises InputError."""
     if spec.table is not None:
-        return _with_rows(open_table(spec.table, spec.columns, limit))
+        table = _with_rows(open_table(spec.table, spec.columns, limit))
+        return open_arrays(table, spec.arrays) if spec.arrays else table
     if spec.manifest is not None:
         return open_manifest(spec.manifest, spec.columns, limit)
     if spec.webdataset is not None:
