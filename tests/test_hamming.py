@@ -61,7 +61,7 @@ def test_any_number_of_key_blocks_gives_the_same_pairs(
     bits: int, distance: int, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hamming, "key_blocks", lambda *_: k)
-    monkeypatch.setattr("curation.dedup.buckets.NS_PER_CANDIDATE", dict.fromkeys((1, 4), 1e9))  # to the last block
+    monkeypatch.setattr("curation.dedup.meeting.NS_PER_CANDIDATE", dict.fromkeys((1, 4), 1e9))  # to the last block
     codes_U, _ = distinct(planted(7, 300, bits))
     others_V, _ = distinct(codes_U[::2] ^ np.uint64(0b11))
     assert within(codes_U, distance) == brute_within(codes_U, distance)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hamming_codes import as_codes, between, brute, brute_within, planted, triples, within
 
-from curation.dedup import buckets, hamming
+from curation.dedup import hamming, meeting
 from curation.dedup.hamming import distinct, jobs_within
 from curation.dedup.join import pairs_of
 
-both_widths = pytest.mark.parametrize("bits", (64, 256))
+both_widths = pytest.mark.parametrize("bits", [64, 256])
 
 
 def alike(seed: int, rows: int, bits: int, places: list[int]) -> np.ndarray:
@@ -26,7 +26,7 @@ def alike(seed: int, rows: int, bits: int, places: list[int]) -> np.ndarray:
 def test_a_large_bucket_is_cut_by_the_bits_that_still_differ(
     bits: int, distance: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(buckets, "MOST_PAIRS_OF_BUCKET", 60)
+    monkeypatch.setattr(meeting, "MOST_PAIRS_OF_BUCKET", 60)
     monkeypatch.setattr(hamming, "key_blocks", lambda rows, *_: 1 if rows > 12 else 0)
     hot = alike(1, 1_200, bits, [3, 5, 6, 20, 21, 22, 40, 50, 51, 60, 61, 63])
     codes_U, _ = distinct(np.concatenate([hot, planted(2, 100, bits), hot[:50] ^ np.uint64(1 << 45)]))

@@ -18,8 +18,8 @@ import numpy as np
 MOST_KEY_BLOCKS = 6
 
 # Measured on one core of a Xeon; only their ratio matters, and only to speed. By words in a code.
-NS_PER_ROW_AND_TABLE = {1: 12.0, 4: 30.0}
-NS_PER_CANDIDATE = {1: 0.08, 4: 0.2}
+NS_PER_ROW_AND_TABLE = {1: 15.0, 4: 45.0}
+NS_PER_CANDIDATE = {1: 0.05, 4: 0.14}
 
 
 @dataclass(frozen=True)

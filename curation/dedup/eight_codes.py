@@ -80,11 +80,20 @@ def ones_apart(_typing, left, right):  # type: ignore[no-untyped-def]
     """In how many bits the words differ, lane by lane."""
 
     def build(_context, builder, _signature, arguments):  # type: ignore[no-untyped-def]
-        kind = ir.FunctionType(_WORDS, [_WORDS])
-        count = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{LANES}i64")
-        return builder.call(count, [builder.xor(*arguments)])
+        return _ones(builder, builder.xor(*arguments))
 
     return _EIGHT(left, right), build
+
+
+@intrinsic
+def ones_apart_among(_typing, left, right, among):  # type: ignore[no-untyped-def]
+    """In how many of the bits `among` the words differ, lane by lane."""
+
+    def build(_context, builder, _signature, arguments):  # type: ignore[no-untyped-def]
+        left, right, among = arguments
+        return _ones(builder, builder.and_(builder.xor(left, right), among))
+
+    return _EIGHT(left, right, among), build
 
 
 @intrinsic
@@ -139,6 +148,12 @@ def lowest_one(_typing, word):  # type: ignore[no-untyped-def]
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.int64), build
+
+
+def _ones(builder: Any, words: Any) -> Any:
+    kind = ir.FunctionType(_WORDS, [_WORDS])
+    count = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{LANES}i64")
+    return builder.call(count, [words])
 
 
 def _spread(builder: Any, word: Any) -> Any:

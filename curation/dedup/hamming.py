@@ -12,9 +12,11 @@ import numpy as np
 from numba import njit
 
 from curation.dedup.blocks import Table, all_pairs, bits_in, key_blocks, work_s
-from curation.dedup.buckets import Codes, Found, compare_all, meet, mixed
+from curation.dedup.buckets import mixed
+from curation.dedup.comparing import Room
 from curation.dedup.eight_codes import LANES
 from curation.dedup.join import Job, PairBlock, Values, pairs_of
+from curation.dedup.meeting import Codes, compare_all, meet, room
 
 MOST_DISTANCE = 31
 _MOST_ROWS_OF_JOB = 1 << 23
@@ -38,12 +40,15 @@ class TableJob:
         """Its pairs (left_P, right_P, distance_P uint8) of positions; left < right in a self-join."""
         keyed = bits_in(self.table.key_W) > 0
         share, shares = (self.share, self.shares) if keyed else (0, 1)
-        sides = [_taken(*values[at : at + 2], self.table.key_W, share, shares) for at in range(0, len(values), 2)]
-        codes, found = Codes.in_one_group(*sides), Found()
+        sides = [
+            _taken(codes_N, exact_only_N, self.table.key_W, share, shares)
+            for codes_N, exact_only_N in zip(values[::2], values[1::2], strict=True)
+        ]
+        codes = Codes.in_one_group(*sides)
         if keyed:
-            yield from _meetings(self.table, codes, self.distance, codes.rows, found)
+            yield from _meetings(self.table, codes, self.distance, codes.rows, room())
         else:
-            yield from compare_all(self.table, codes, self.distance, found, self.share, self.shares)
+            yield from compare_all(self.table, codes, self.distance, room(), self.share, self.shares)
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ def as_words(codes_N: np.ndarray) -> np.ndarray:
 def tables_within(values: Values, distance: int) -> list[Table]:
     """The tables in which every pair within `distance` meets; one of all pairs where comparing them is cheaper."""
     assert 0 <= distance <= MOST_DISTANCE, f"distance is 0 to {MOST_DISTANCE}, not {distance}"
-    sides_NW = [_eligible(*values[at : at + 2]) for at in range(0, len(values), 2)]
+    sides_NW = [_eligible(*side) for side in zip(values[::2], values[1::2], strict=True)]
     varying_W, whole = _varying(sides_NW), all_pairs(sides_NW[0].shape[1])
     k = key_blocks(*rows_and_candidates(values), bits_in(varying_W), distance, len(varying_W))
     return list(whole.cut(varying_W, distance, k).narrowed()) if k else [whole]
@@ -239,27 +244,27 @@ def _order_by_other_words(words_NW: np.ndarray, order_N: np.ndarray) -> None:
     order_N[places] = order_N[places[np.lexsort(sorted_NW[places].T[::-1])]]
 
 
-def _meetings(table: Table, codes: Codes, distance: int, joined: int, found: Found) -> Iterator[PairBlock]:
+def _meetings(table: Table, codes: Codes, distance: int, joined: int, room: Room) -> Iterator[PairBlock]:
     """The pairs of each group of codes that meet in a table; `joined` codes were there when the blocks were cut."""
-    large = yield from meet(table, codes, distance, found)
+    large = yield from meet(table, codes, distance, room)
     if not large.groups:
         return
     if table.wanted:
         for narrower in table.narrowed():
-            yield from _meetings(narrower, large, distance, joined, found)
+            yield from _meetings(narrower, large, distance, joined, room)
     else:
         for number in range(large.groups):
-            yield from _meetings_anew(table, large.group(number), distance, joined, found)
+            yield from _meetings_anew(table, large.group(number), distance, joined, room)
 
 
-def _meetings_anew(table: Table, codes: Codes, distance: int, joined: int, found: Found) -> Iterator[PairBlock]:
+def _meetings_anew(table: Table, codes: Codes, distance: int, joined: int, room: Room) -> Iterator[PairBlock]:
     """The pairs of a large bucket, by blocks of the bits in which its codes still differ."""
     varying_W = codes.varying_W
     if not (table.apart_EW & varying_W).any(axis=1).all():
         return  # its codes agree in a block that was passed over: another table finds their pairs
     k = key_blocks(codes.rows, codes.pairs, bits_in(varying_W), distance, len(varying_W))
     if k == 0 or codes.rows > _LITTLE_LESS * joined:
-        yield from compare_all(table, codes, distance, found, 0, 1)
+        yield from compare_all(table, codes, distance, room, 0, 1)
         return
     for narrower in table.cut(varying_W, distance, k).narrowed():
-        yield from _meetings(narrower, codes, distance, codes.rows, found)
+        yield from _meetings(narrower, codes, distance, codes.rows, room)

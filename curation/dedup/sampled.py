@@ -73,7 +73,7 @@ def _tables(sampling: Sampling, tables: int) -> list[Table]:
 
 
 def _drawn(sampling: Sampling, table: int) -> np.ndarray:
-    """The bits of a table's key: those whose numbers, hashed with the seed, come first. (No generator's stream lasts.)"""
+    """The bits of a table's key: those that come first by a hash with the seed, for no generator's stream lasts."""
     order = sorted(range(BITS), key=lambda bit: sha256(f"{sampling.seed} {table} {bit}".encode()).digest())
     mask = sum(1 << bit for bit in order[: sampling.key_bits])
     return np.array([mask >> 64 * word & (2**64 - 1) for word in range(_WORDS)], np.uint64)
