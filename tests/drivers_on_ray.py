@@ -2,6 +2,7 @@
 
     python drivers_on_ray.py RAY_ADDRESS
     {"spec": {…}}                          run here, connected to Ray once for all; answers {"manifest": …} or an error
+    {"spec": {…}, "joins": true}           the same, with every join as tasks of the workers, however small
     {"spec": {…}, "killed_at": "part:3"}   run in a forked driver that kills itself; answers {"killed": true}
 
 `part:3` is the third time that the run tells of a finished part; `stage`, `decided` and `shards` are counted too, and
@@ -9,6 +10,7 @@
 """
 
 import json
+import math
 import os
 import signal
 import sys
@@ -23,6 +25,7 @@ os.environ |= ray_cluster.token_environment()  # Ray reads it when it is importe
 
 import ray
 
+from curation.execution import joins
 from curation.execution.needs import WorkerNeeds
 from curation.execution.on_ray import OnRay
 from curation.job import Job, Result
@@ -81,6 +84,7 @@ def main() -> None:
             answer: dict[str, Any] = {"killed": os.WIFSIGNALED(_forked(address, asked["spec"], asked["killed_at"]))}
         else:
             _connect(address)
+            joins.WORTH_WORKERS_S = -1.0 if asked.get("joins") else math.inf
             try:
                 answer = {"manifest": str(run_on_ray(asked["spec"], Silent()).manifest)}
             except RunError as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import SmallWeb, run_job, textured_jpeg, write_table
 from operator_cases import tiny_clip
@@ -195,6 +196,41 @@ def test_the_real_img2dataset_fetches_in_an_environment_of_its_own(
     theirs, ours = ([[row[name] for name in names] for row in rows] for rows in found.values())
     assert theirs == ours
     assert Counter(row[0] for row in ours) == {"ok": 6, "http_404": 1, "unsafe_address": 1, "not_an_image": 1}
+
+
+def test_joins_as_tasks_of_the_workers_decide_as_one_process_does(driver: Driver, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    codes = [int(code) for code in rng.integers(0, 2**63, 40)] + [7, 6, 4]
+    vectors = rng.normal(size=(43, 8)).astype(np.float32).tolist()
+    vectors[5] = [1.001 * number for number in vectors[4]]
+    words = [f"{n} {n + 1} {n + 2} {n // 2}" for n in range(43)]
+    rows = [
+        {"url": f"http://nowhere/{n}", "caption": words[n], "code": code, "vector": vectors[n]}
+        for n, code in enumerate(codes)
+    ]
+    steps = [
+        {"derive": {"phash": "code::UBIGINT"}},
+        {"dedup": {"by": "phash", "within": 2}},
+        {"dedup": {"by": "vector", "cosine": 0.99}},
+        {"dedup": {"by": "caption", "jaccard": 0.5, "survivors": "greedy"}},
+    ]
+    spec = {
+        "name": "set",
+        "store": str(tmp_path / "store"),
+        "source": {"table": write_table(tmp_path / "pairs.parquet", rows), "rows_per_part": 10},
+        "steps": steps,
+        "shards": {"format": "parquet"},
+    }
+    run_job(spec)
+    wanted = curated_bytes(tmp_path / "store")
+    answer = driver.ask(spec=spec | {"store": str(tmp_path / "on-ray")}, joins=True)
+    assert curated_bytes(Path(answer["manifest"]).parents[2]) == wanted
+    dropped = [
+        step["rows_in"] - step["rows_out"] for step in json.loads(Path(answer["manifest"]).read_text())["funnel"]
+    ]
+    assert dropped[2] == 2
+    assert dropped[3] == 1
+    assert dropped[4] > 5
 
 
 @pytest.mark.parametrize("actor", [False, True])
