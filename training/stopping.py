@@ -5,6 +5,8 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 class Stop:
     """Notes the first signal instead of obeying it; `leave` obeys it, once the checkpoint is written.
@@ -18,7 +20,7 @@ class Stop:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
