@@ -60,7 +60,7 @@ def test_what_is_dropped_is_the_same_both_times_and_the_random_numbers_go_on() -
     towers, draw = Dropping(), torch.Generator().manual_seed(0)
     given = torch.randn(6, 8, generator=draw), torch.randn(6, 8, generator=draw)
     torch.manual_seed(1)
-    fill_gradients(towers, *given, lambda image_bD, text_bD, *_: (image_bD * text_bD).sum(), 2)
+    fill_gradients(towers, *given, lambda image_bD, text_bD, scale, _: scale * (image_bD * text_bD).sum(), 2)
     assert all(torch.equal(first, second) for first, second in zip(towers.made[:3], towers.made[3:], strict=True))
     assert not torch.equal(towers.made[0] == 0, towers.made[1] == 0)
     after = torch.rand(1)

@@ -19,7 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-MEETING_FILE = "PAIRMILL_MEETING_FILE"
+from training.launch import MEETING_FILE
+
 _PR_SET_PDEATHSIG = 1
 _LONGEST_WAIT = timedelta(hours=1)  # while the first rank evaluates; one that dies is noticed by who started it
 

@@ -47,6 +47,7 @@ def in_parallel(towers: Towers, spec: TrainingSpec, ranks: Ranks) -> nn.Module:
         return towers
     if spec.parallel == "ddp":
         return DistributedDataParallel(towers, gradient_as_bucket_view=True)
+    towers.to(memory_format=torch.contiguous_format)  # it cannot share out weights with channels last
     for block in _blocks(towers.network):
         fully_shard(block)
     # FSDP2 cannot shard the temperature and the bias; `average_scalars` does for them what it does for the others.
