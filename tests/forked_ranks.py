@@ -117,8 +117,7 @@ def train(case: dict[str, Any], rank: int) -> None:
         _after_steps(case["kill_at"], signal.SIGKILL)
     if case.get("stop_at") and rank == case["ranks"] - 1:
         _after_steps(case["stop_at"], signal.SIGTERM)
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    elif case.get("stop_at"):
+    if case.get("stop_at"):
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     train_contrastive(spec)
 

@@ -18,8 +18,8 @@ from training.ranks import ALONE
 
 Run = Callable[..., None]
 GRADIENTS: dict[str, dict[str, Any]] = {
-    "ddp": {}, "ddp siglip": {"loss": "siglip"}, "ddp cached": {"micro_batch": 4},
-    "fsdp": {"parallel": "fsdp"}, "fsdp siglip cached": {"parallel": "fsdp", "loss": "siglip", "micro_batch": 4},
+    "ddp": {}, "ddp cached": {"loss": "siglip", "micro_batch": 4},
+    "fsdp cached": {"parallel": "fsdp", "micro_batch": 4},
 }  # fmt: skip
 BOTH = {"model": VIT, "samples": 32 * 6, "ema": 0.8}
 
@@ -46,14 +46,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     train("alone", 1, {})
     train("both", 2, {})
-    train("fsdp", 2, {"parallel": "fsdp"})
     train("killed", 2, {"save_every": 2}, kill_at=3)
     train("killed", 2, {"save_every": 2}, kill_at=2)  # once more, after steps 3 and 4
     train("killed", 2, {"save_every": 2})
     train("stopped", 2, {"parallel": "fsdp"}, stop_at=3)
-    train("stopped", 2, {"parallel": "fsdp"})
-    train("fewer", 2, {}, stop_at=3)
-    train("fewer", 1, {})
+    train("stopped", 1, {})
     for case in cases:
         Path(case["out"]).mkdir(exist_ok=True)
     (root / "cases.json").write_text(json.dumps(cases))
@@ -91,10 +88,10 @@ def test_the_gradients_of_ranks_are_those_of_one(ran: Path, tmp_path: Path, case
     torch.testing.assert_close(found["norm"], norm, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("output", ["both", "fsdp", "stopped", "fewer"])
+@pytest.mark.parametrize("output", ["both", "stopped"])
 @pytest.mark.parametrize("kind", ["model", "model_ema"])
 def test_two_ranks_train_to_the_weights_of_one(ran: Path, output: str, kind: str) -> None:
-    """Shared out or not, stopped on the way or not, and gone on with by fewer ranks."""
+    """Also where two had shared the weights out, were stopped, and one went on."""
     file = f"{kind}/open_clip_model.safetensors"
     expected, found = load_file(ran / "alone" / file), load_file(ran / output / file)
     assert found.keys() == expected.keys()

@@ -185,11 +185,14 @@ def _damaged(path: Path, error: BaseException) -> RunError:
 
 
 def _reason(error: BaseException) -> str:
-    """What stands behind an error that torch wraps for all ranks."""
+    """What stands behind an error: torch wraps it for all ranks, and of a full disk it complains otherwise."""
     while isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}"
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, OSError):
+        behind = behind.__context__
+    lines = str(behind or error).strip().splitlines()
+    return f"{type(behind or error).__name__}: {lines[-1] if lines else 'no reason given'}"
 
 
 class _PlainReader(FileSystemReader):

@@ -17,7 +17,7 @@ from training.checkpoint import State
 from training.learner import Learner
 from training.logs import METRICS, Log
 from training.schedule import learning_rate
-from training.stopping import SIGNALS, Stop
+from training.stopping import Stop
 
 Progress = Callable[[int, int, float, float], None]
 """Called as progress(step, steps, loss, samples_per_s)."""
@@ -66,7 +66,7 @@ def run_steps(
             batch = next(batches)
             wait_s = time.perf_counter() - began
             rate = learning_rate(state.step, spec)
-            loss, norm = take_step(learner, state, batch, spec, rate, stop)
+            loss, norm = take_step(learner, state, batch, spec, rate)
             now = time.perf_counter()
             speed, began = spec.batch_size / (now - began), now
             if log is not None:
@@ -79,8 +79,10 @@ def run_steps(
                 progress(state.step, spec.steps, loss, speed)
             in_a_row = in_a_row + 1 if norm is None else 0
             _require_mostly_sound(in_a_row, state.step, spec)
-            if stop.asked or state.step % spec.save_every == 0 or state.step == spec.steps:
+            stopping = stop.agreed(learner.ranks, learner.device)
+            if stopping or state.step % spec.save_every == 0 or state.step == spec.steps:
                 checkpoint.save(state, spec.folder, identity, spec.keep_checkpoints, learner.ranks)
+            if stopping:
                 stop.leave()
             if measure is not None and _is_time_to_measure(state.step, spec):
                 scores = measure()
@@ -92,18 +94,15 @@ def run_steps(
 
 
 def take_step(
-    learner: Learner, state: State, batch: Batch, spec: TrainingSpec, rate: float, stop: Stop | None = None
+    learner: Learner, state: State, batch: Batch, spec: TrainingSpec, rate: float
 ) -> tuple[float, float | None]:
     """One step; (loss, length of the gradient). A step gone astray changes no weight, is counted, gives None."""
     state.optimizer.zero_grad(set_to_none=True)
     share = learner.gradients(batch)
     length = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), spec.grad_clip)
     length = length.full_tensor() if hasattr(length, "full_tensor") else length  # of FSDP2's shares
-    asked = [float(stop is not None and stop.asked == number) for number in SIGNALS]
     # Ranks decide alike, because they decide by the same numbers.
-    loss, norm, *asked = learner.ranks.mean([float(share), float(length), *asked], learner.device)
-    if stop is not None:
-        stop.asked = next((number for number, share_of in zip(SIGNALS, asked, strict=True) if share_of), None)
+    loss, norm = learner.ranks.mean([float(share), float(length)], learner.device)
     state.step, state.position = state.step + 1, batch.position
     state.broken += batch.broken
     state.first_loss = loss if state.first_loss is None else state.first_loss

@@ -55,11 +55,15 @@ def in_parallel(towers: Towers, spec: TrainingSpec, ranks: Ranks) -> nn.Module:
     return towers
 
 
-def _blocks(network: nn.Module) -> list[nn.Module]:
-    """What stands in lists of layers, inner ones first."""
-    lists = [m for m in network.modules() if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1]
-    blocks = [block for one in reversed(lists) for block in one if not isinstance(block, nn.ModuleList | nn.ModuleDict)]
-    return [block for block in blocks if any(p.ndim for p in block.parameters())]
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """What stands in a tower's lists of layers: the outermost ones, because each block costs an exchange."""
+    found: list[nn.Module] = []
+    for child in module.children():
+        if isinstance(child, nn.ModuleList | nn.Sequential) and len(child) > 1:
+            found += [block for block in child if any(p.ndim for p in block.parameters())]
+        else:
+            found += _blocks(child)
+    return found
 
 
 def average_scalars(towers: nn.Module, ranks: Ranks) -> None:
