@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from flows.commands import asking, background, demonstrating, planning, running, teaching
+from flows.commands import asking, background, demonstrating, planning, running, teaching, training_run
 from flows.environment import quiet_environment
 from schemas.errors import PairmillError
 
@@ -61,7 +61,7 @@ def _leave(ctx: click.Context, error: BaseException, sentence: str, code: int) -
 
 
 def _stopped(ctx: click.Context) -> str:
-    if ctx.invoked_subcommand in ("run", "demo"):
+    if ctx.invoked_subcommand in ("run", "demo", "train"):
         return "Stopped. What is committed stays; run the same command again to go on."
     return "Stopped."
 
@@ -72,7 +72,15 @@ def cli() -> None:
     """Curate image-text pairs by a specification, ask about them, and train on them."""
 
 
-for _verb in (*demonstrating.VERBS, *running.VERBS, *planning.VERBS, *background.VERBS, *asking.VERBS, *teaching.VERBS):
+for _verb in (
+    *demonstrating.VERBS,
+    *running.VERBS,
+    *planning.VERBS,
+    *background.VERBS,
+    *asking.VERBS,
+    *training_run.VERBS,
+    *teaching.VERBS,
+):
     cli.add_command(_verb)
 
 
