@@ -14,9 +14,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import open_clip  # noqa: F401  # imported here once, not in every rank
 import torch
+import torch._dynamo
 from small_training import batch_of
 
+import training.evaluate.zeroshot
+import training.meters  # noqa: F401
 from schemas.training import TrainingSpec
 from training.contrastive import train_contrastive
 from training.learner import Contrastive
