@@ -36,8 +36,8 @@ def nearest_cells(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `nearest` cells of each vector, nearest first, as cells_Np (int32), and their cosines as cosine_Np (float64).
 
-    There are at least `nearest` centroids. Memory beyond the result: at most 32 MB of products and 4,096 unit vectors per thread, and the
-    centroids as float32.
+    There are at least `nearest` centroids. Memory beyond the result: at most 32 MB of products and 4,096 unit vectors
+    per thread, and the centroids as float32.
     """
     rows, (cells, width) = len(vectors.norm_N), centroids.bits_ND.shape
     assert 1 <= nearest <= cells, f"{nearest} of {cells} cells"
