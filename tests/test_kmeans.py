@@ -131,6 +131,12 @@ def test_many_cells_are_trained_in_two_levels_in_proportion_to_the_groups(monkey
     assert 25 <= in_the_large_group <= 35
 
 
+def test_vectors_of_one_direction_can_be_asked_for_many_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kmeans_module, "_MOST_IN_ONE_LEVEL", 5)
+    same_ND = np.ones((50, 4), np.float16)
+    assert KMeans().train(same_ND, 30).tolist() == [[0.5] * 4] * 30
+
+
 @repeatably
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=30), st.data())
 def test_shares_are_within_one_of_the_proportion_and_add_up(sizes: list[int], data: st.DataObject) -> None:

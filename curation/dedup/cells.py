@@ -12,7 +12,8 @@ import numpy as np
 from curation.dedup.exact_cosine import Vectors, cosines, usable
 from curation.dedup.products import error, near_best, placed
 
-_NUMBERS_PER_TILE = 1 << 21  # 8 MB of float32
+_ROWS_PER_TILE = 1 << 12
+_PRODUCTS_PER_TILE = 1 << 23  # 32 MB of float32
 
 
 def assigned(
@@ -35,14 +36,14 @@ def nearest_cells(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `nearest` cells of each vector, nearest first, as cells_Np (int32), and their cosines as cosine_Np (float64).
 
-    There are at least `nearest` centroids. Memory beyond the result: a few tiles of 8 MB per thread, and the
-    centroids as float32.
+    There are at least `nearest` centroids. Memory beyond the result: at most 32 MB of products and 4,096 unit vectors
+    per thread, and the centroids as float32.
     """
     rows, (cells, width) = len(vectors.norm_N), centroids.bits_ND.shape
     assert 1 <= nearest <= cells, f"{nearest} of {cells} cells"
     cells_Np, cosine_Np = np.empty((rows, nearest), np.int32), np.empty((rows, nearest), np.float64)
     centroid_units = placed(centroids.units(np.arange(cells), np.empty((cells, width), np.float32)), device)
-    tile_rows = max(1, min(_NUMBERS_PER_TILE // width, _NUMBERS_PER_TILE // cells))
+    tile_rows = max(1, min(_ROWS_PER_TILE, _PRODUCTS_PER_TILE // cells))
 
     def fill(starts: range) -> None:
         units_TD = np.empty((tile_rows, width), np.float32)

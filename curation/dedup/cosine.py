@@ -98,7 +98,8 @@ class CosineJob:
             first = max(right_begin, begin) if self.within else right_begin
             left_units = placed(left.vectors.units(left_rows[begin:end], memory.left_units_LD), self.device)
             row_C, column_C = products_at_least(left_units, right_units[first - right_begin :], least, memory.products)
-            yield self._decided(left, right, cell, left_rows[begin + row_C], right_rows[first + column_C])
+            if len(row_C):
+                yield self._decided(left, right, cell, left_rows[begin + row_C], right_rows[first + column_C])
 
     def _decided(
         self, left: VectorsByCell, right: VectorsByCell, cell: int, left_C: np.ndarray, right_C: np.ndarray

@@ -35,6 +35,10 @@ class Vectors:
         rows_N = np.arange(len(bits_ND))
         return cls(bits_ND, np.sqrt(_as_float(_dots(bits_ND, bits_ND, rows_N, rows_N))))
 
+    def taken(self, rows_M: np.ndarray) -> "Vectors":
+        """Those vectors."""
+        return Vectors(self.bits_ND[rows_M], self.norm_N[rows_M])
+
     def units(self, rows_M: np.ndarray, out_MD: np.ndarray) -> np.ndarray:
         """Write those vectors at length 1 to the first rows of `out_MD` (float32), and return these.
 

@@ -39,11 +39,14 @@ class KMeans:
 
         Beyond 1,000 cells in two levels: √K groups first, then each is divided alone, into a number of cells in
         proportion to its share of the sample. Cells are those of the centroids in any case, not of the groups.
+        Equal vectors are counted each, and cost as much: better give distinct ones.
         """
         assert 1 <= cells <= len(sample_SD), f"{cells} cells of {len(sample_SD)} vectors"
         if cells <= _MOST_IN_ONE_LEVEL:
             return self._lloyd(sample_SD, cells)
         group_S = self._groups(sample_SD, self.train(sample_SD, round(cells**0.5)))
+        if (group_S == group_S[0]).all():  # one direction, which groups do not divide
+            return self._lloyd(sample_SD, cells)
         return self._divided(sample_SD, group_S, _shares(np.bincount(group_S), cells))
 
     def split_large(self, sample_SD: np.ndarray, centroids_KD: np.ndarray, most: int) -> np.ndarray:
