@@ -7,6 +7,7 @@ others_V, exact_only_V): a code that is exact-only has no neighbours but its equ
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -22,6 +23,14 @@ from curation.dedup.meeting import Codes, compare_all, meet, room
 MOST_DISTANCE = 31
 _MOST_ROWS_OF_JOB = 1 << 24
 _LITTLE_LESS = 0.75
+_PAIRS_OF_EQUAL = 1 << 20
+
+
+class Cut(NamedTuple):
+    """What blocks were cut from: so many codes, which differ in so many bits."""
+
+    rows: int
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class TableJob:
         ]
         codes = Codes.in_one_group(*sides)
         if keyed:
-            yield from _meetings(self.table, codes, self.distance, codes.rows, room())
+            yield from _meetings(self.table, codes, self.distance, Cut(codes.rows, 64 * len(self.table.key_W)), room())
         else:
             yield from compare_all(self.table, codes, self.distance, room(), self.share, self.shares)
 
@@ -66,7 +75,9 @@ class EqualJob:
         if self.among_exact_only:
             wanted_P = exact_only_U[left_P] | exact_only_V[right_P]
             left_P, right_P = left_P[wanted_P], right_P[wanted_P]
-        yield left_P, right_P, np.zeros(len(left_P), np.uint8)
+        for start in range(0, len(left_P), _PAIRS_OF_EQUAL):
+            block = slice(start, start + _PAIRS_OF_EQUAL)
+            yield left_P[block], right_P[block], np.zeros(len(left_P[block]), np.uint8)
 
 
 def jobs_within(values: Values, distance: int, shares: int = 1) -> list[Job]:
@@ -202,27 +213,28 @@ def _equal(words_UW, others_VW):  # type: ignore[no-untyped-def]
     return left_P[:found], right_P[:found]
 
 
-def _meetings(table: Table, codes: Codes, distance: int, joined: int, room: Room) -> Iterator[PairBlock]:
-    """The pairs of each group of codes that meet in a table; `joined` codes were there when the blocks were cut."""
+def _meetings(table: Table, codes: Codes, distance: int, whole: Cut, room: Room) -> Iterator[PairBlock]:
+    """The pairs of each group of codes that meet in a table, whose blocks were cut from a whole."""
     large = yield from meet(table, codes, distance, room)
     if not large.groups:
         return
     if table.wanted:
         for narrower in table.narrowed():
-            yield from _meetings(narrower, large, distance, joined, room)
+            yield from _meetings(narrower, large, distance, whole, room)
     else:
         for number in range(large.groups):
-            yield from _meetings_anew(table, large.group(number), distance, joined, room)
+            yield from _meetings_anew(table, large.group(number), distance, whole, room)
 
 
-def _meetings_anew(table: Table, codes: Codes, distance: int, joined: int, room: Room) -> Iterator[PairBlock]:
+def _meetings_anew(table: Table, codes: Codes, distance: int, whole: Cut, room: Room) -> Iterator[PairBlock]:
     """The pairs of a large bucket, by blocks of the bits in which its codes still differ."""
     varying_W = codes.varying_W
     if not (table.apart_EW & varying_W).any(axis=1).all():
         return  # its codes agree in a block that was passed over: another table finds their pairs
-    k = key_blocks(codes.rows, codes.pairs, bits_in(varying_W), distance, len(varying_W))
-    if k == 0 or codes.rows > _LITTLE_LESS * joined:
+    part = Cut(codes.rows, bits_in(varying_W))
+    k = key_blocks(part.rows, codes.pairs, part.bits, distance, len(varying_W))
+    if k == 0 or (part.bits >= whole.bits and part.rows > _LITTLE_LESS * whole.rows):
         yield from compare_all(table, codes, distance, room, 0, 1)
         return
     for narrower in table.cut(varying_W, distance, k).narrowed():
-        yield from _meetings(narrower, codes, distance, codes.rows, room)
+        yield from _meetings(narrower, codes, distance, part, room)
