@@ -30,13 +30,14 @@ import numpy as np
 import pyarrow as pa
 
 from curation.dedup.blocks import all_pairs
-from curation.dedup.hamming import TableJob, as_words, distinct, jobs_within
+from curation.dedup.distinct_codes import as_words, distinct
+from curation.dedup.hamming import TableJob, jobs_within
 from curation.dedup.join import Job, Values, pairs_of
 from curation.dedup.sampled import jobs_sampled, sampling_for
 
 DISTANCE, PDQ_DISTANCE = 4, 30
 EXACT_SETTINGS = ((3, 21, 1), (5, 12, 0))  # nhash, b, nflip: exact where nhash * (nflip + 1) exceeds the distance
-SAMPLED_SETTINGS = ((21, 12, 0), (12, 20, 1), (16, 16, 1))
+SAMPLED_SETTINGS = ((12, 20, 1), (9, 20, 1), (8, 20, 1), (10, 24, 1))
 PROBES = (50, 200)
 QUERIES = 5_000
 

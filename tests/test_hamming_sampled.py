@@ -7,7 +7,7 @@ import pytest
 from hamming_codes import brute, brute_within, planted, triples
 
 from curation.dedup import sampled
-from curation.dedup.hamming import distinct
+from curation.dedup.distinct_codes import distinct
 from curation.dedup.join import pairs_of
 from curation.dedup.sampled import Sampling, jobs_sampled, sampling_for
 

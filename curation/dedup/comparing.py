@@ -102,7 +102,7 @@ def _scan_of(words: int) -> Any:
             least_0, least_1 = lower_counts(least_0, counts_0), lower_counts(least_1, counts_1)
         return lanes_within(lower_counts(least_0, least_1), most) != 0
 
-    @njit(cache=True, nogil=True)
+    @njit(nogil=True)  # what calls it is cached with it
     def scan(left, left_from, left_to, right, right_from, right_to, same, distance, near_pairs, pairs):  # type: ignore[no-untyped-def]
         """Append the columns of pairs within `distance` to the `pairs` there are; return how many there are then."""
         most, row = np.uint64(distance), left_from

@@ -7,6 +7,7 @@ others_V, exact_only_V): a code that is exact-only has no neighbours but its equ
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -14,13 +15,22 @@ from numba import njit
 from curation.dedup.blocks import Table, all_pairs, bits_in, key_blocks, work_s
 from curation.dedup.buckets import mixed
 from curation.dedup.comparing import Room
+from curation.dedup.distinct_codes import as_words, distinct, first_rows
 from curation.dedup.eight_codes import LANES
 from curation.dedup.join import Job, PairBlock, Values, pairs_of
 from curation.dedup.meeting import Codes, compare_all, meet, room
 
 MOST_DISTANCE = 31
-_MOST_ROWS_OF_JOB = 1 << 23
+_MOST_ROWS_OF_JOB = 1 << 24
 _LITTLE_LESS = 0.75
+_PAIRS_OF_EQUAL = 1 << 20
+
+
+class Cut(NamedTuple):
+    """What blocks were cut from: so many codes, which differ in so many bits."""
+
+    rows: int
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class TableJob:
         ]
         codes = Codes.in_one_group(*sides)
         if keyed:
-            yield from _meetings(self.table, codes, self.distance, codes.rows, room())
+            yield from _meetings(self.table, codes, self.distance, Cut(codes.rows, 64 * len(self.table.key_W)), room())
         else:
             yield from compare_all(self.table, codes, self.distance, room(), self.share, self.shares)
 
@@ -65,30 +75,15 @@ class EqualJob:
         if self.among_exact_only:
             wanted_P = exact_only_U[left_P] | exact_only_V[right_P]
             left_P, right_P = left_P[wanted_P], right_P[wanted_P]
-        yield left_P, right_P, np.zeros(len(left_P), np.uint8)
-
-
-def distinct(codes_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct codes, sorted, and the position of each row's code among them as `group_N` (int64).
-
-    Codes of several words are sorted by their words, the first one first.
-    """
-    words_NW = as_words(codes_N)
-    order_N = np.argsort(words_NW[:, 0])  # np.unique is 35 times slower than a sort and a mask
-    if words_NW.shape[1] > 1:
-        _order_by_other_words(words_NW, order_N)
-    sorted_NW = words_NW[order_N]
-    is_first_N = np.ones(len(codes_N), np.bool_)
-    is_first_N[1:] = (sorted_NW[1:] != sorted_NW[:-1]).any(axis=1)
-    group_N = np.empty(len(codes_N), np.int64)
-    group_N[order_N] = np.cumsum(is_first_N) - 1
-    return sorted_NW[is_first_N].reshape(-1, *codes_N.shape[1:]), group_N
+        for start in range(0, len(left_P), _PAIRS_OF_EQUAL):
+            block = slice(start, start + _PAIRS_OF_EQUAL)
+            yield left_P[block], right_P[block], np.zeros(len(left_P[block]), np.uint8)
 
 
 def jobs_within(values: Values, distance: int, shares: int = 1) -> list[Job]:
     """Jobs that find the pairs of distinct codes within `distance` bits (0 to 31), each pair once.
 
-    A table is cut into `shares` jobs, and into more where a job would hold more than 8 million codes.
+    A table is cut into `shares` jobs, and into more where a job would hold more than 16 million codes.
     """
     assert len(values) == 2, "a self-join has codes and which of them are exact-only"
     return [] if distance == 0 else jobs_of_tables(tables_within(values, distance), values, distance, shares)
@@ -146,21 +141,6 @@ def pairs_within(codes_N: np.ndarray, distance: int) -> tuple[np.ndarray, np.nda
     """The pairs of `pair_blocks_within` as one block."""
     left_P, right_P = (np.concatenate(side) for side in zip(*pair_blocks_within(codes_N, distance), strict=True))
     return left_P, right_P
-
-
-def first_rows(group_N: np.ndarray, groups: int) -> np.ndarray:
-    """The first row of each group."""
-    first_G = np.zeros(groups, np.int64)
-    first_G[group_N[::-1]] = np.arange(len(group_N))[::-1]  # of several rows the last one written stays: the first
-    return first_G
-
-
-def as_words(codes_N: np.ndarray) -> np.ndarray:
-    """Codes as words (N, W)."""
-    assert codes_N.dtype == np.uint64, f"codes are uint64, not {codes_N.dtype}"
-    words_NW = codes_N if codes_N.ndim == 2 else codes_N[:, None]
-    assert words_NW.shape[1] in (1, 4), f"codes have 64 or 256 bits, not {64 * words_NW.shape[1]}"
-    return words_NW
 
 
 def tables_within(values: Values, distance: int) -> list[Table]:
@@ -233,38 +213,28 @@ def _equal(words_UW, others_VW):  # type: ignore[no-untyped-def]
     return left_P[:found], right_P[:found]
 
 
-def _order_by_other_words(words_NW: np.ndarray, order_N: np.ndarray) -> None:
-    """Sort further what is in order by its first word; runs of equal codes, the usual ties, are left alone."""
-    sorted_NW = words_NW[order_N]
-    ties = sorted_NW[1:, 0] == sorted_NW[:-1, 0]
-    run_N = np.concatenate([[0], np.cumsum(~ties)]) if len(order_N) else order_N
-    is_mixed_R = np.zeros(len(order_N), np.bool_)
-    is_mixed_R[run_N[1:][ties & (sorted_NW[1:] != sorted_NW[:-1]).any(axis=1)]] = True
-    places = np.flatnonzero(is_mixed_R[run_N])
-    order_N[places] = order_N[places[np.lexsort(sorted_NW[places].T[::-1])]]
-
-
-def _meetings(table: Table, codes: Codes, distance: int, joined: int, room: Room) -> Iterator[PairBlock]:
-    """The pairs of each group of codes that meet in a table; `joined` codes were there when the blocks were cut."""
+def _meetings(table: Table, codes: Codes, distance: int, whole: Cut, room: Room) -> Iterator[PairBlock]:
+    """The pairs of each group of codes that meet in a table, whose blocks were cut from a whole."""
     large = yield from meet(table, codes, distance, room)
     if not large.groups:
         return
     if table.wanted:
         for narrower in table.narrowed():
-            yield from _meetings(narrower, large, distance, joined, room)
+            yield from _meetings(narrower, large, distance, whole, room)
     else:
         for number in range(large.groups):
-            yield from _meetings_anew(table, large.group(number), distance, joined, room)
+            yield from _meetings_anew(table, large.group(number), distance, whole, room)
 
 
-def _meetings_anew(table: Table, codes: Codes, distance: int, joined: int, room: Room) -> Iterator[PairBlock]:
+def _meetings_anew(table: Table, codes: Codes, distance: int, whole: Cut, room: Room) -> Iterator[PairBlock]:
     """The pairs of a large bucket, by blocks of the bits in which its codes still differ."""
     varying_W = codes.varying_W
     if not (table.apart_EW & varying_W).any(axis=1).all():
         return  # its codes agree in a block that was passed over: another table finds their pairs
-    k = key_blocks(codes.rows, codes.pairs, bits_in(varying_W), distance, len(varying_W))
-    if k == 0 or codes.rows > _LITTLE_LESS * joined:
+    part = Cut(codes.rows, bits_in(varying_W))
+    k = key_blocks(part.rows, codes.pairs, part.bits, distance, len(varying_W))
+    if k == 0 or (part.bits >= whole.bits and part.rows > _LITTLE_LESS * whole.rows):
         yield from compare_all(table, codes, distance, room, 0, 1)
         return
     for narrower in table.cut(varying_W, distance, k).narrowed():
-        yield from _meetings(narrower, codes, distance, codes.rows, room)
+        yield from _meetings(narrower, codes, distance, part, room)

@@ -17,8 +17,8 @@ from curation.dedup.comparing import TILE, Room, Where, place, scan, scan_tiles,
 from curation.dedup.eight_codes import LANES
 from curation.dedup.join import PairBlock
 
-MOST_PAIRS_OF_BUCKET = TILE * TILE
-_PAIRS_PER_BLOCK = 2 * MOST_PAIRS_OF_BUCKET
+MOST_PAIRS_OF_BUCKET = 4 * TILE * TILE
+_PAIRS_PER_BLOCK = MOST_PAIRS_OF_BUCKET
 _GROUP, _BUCKET, _LARGE = 0, 1, 2  # places in the state of a meeting: what comes next, and how many groups are kept
 
 

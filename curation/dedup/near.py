@@ -5,8 +5,9 @@ N, M: rows; P: pairs.
 
 import numpy as np
 
+from curation.dedup.distinct_codes import distinct, first_rows
 from curation.dedup.exact import first_of_equal
-from curation.dedup.hamming import distinct, first_rows, jobs_between, pair_blocks_within
+from curation.dedup.hamming import jobs_between, pair_blocks_within
 from curation.dedup.join import pairs_of
 from curation.dedup.survivors import RULES, Rule
 

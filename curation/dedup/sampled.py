@@ -14,7 +14,8 @@ from math import ceil, comb, log1p
 import numpy as np
 
 from curation.dedup.blocks import Table, work_s
-from curation.dedup.hamming import as_words, jobs_of_tables, rows_and_candidates, tables_within
+from curation.dedup.distinct_codes import as_words
+from curation.dedup.hamming import jobs_of_tables, rows_and_candidates, tables_within
 from curation.dedup.join import Job, Values
 
 BITS = 256
