@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.dedup.chance import Kind
-from curation.dedup.hamming import distinct, jobs_between, jobs_within
+from curation.dedup.distinct_codes import distinct
+from curation.dedup.hamming import jobs_between, jobs_within
 from curation.dedup.join import PairBlock
 from curation.dedup.low_entropy import exact_only_of_64_bits, exact_only_of_pdq
 from curation.dedup.sampled import jobs_sampled, sampling_for
