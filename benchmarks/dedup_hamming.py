@@ -37,8 +37,8 @@ from curation.dedup.sampled import jobs_sampled, sampling_for
 
 DISTANCE, PDQ_DISTANCE = 4, 30
 EXACT_SETTINGS = ((3, 21, 1), (5, 12, 0))  # nhash, b, nflip: exact where nhash * (nflip + 1) exceeds the distance
-SAMPLED_SETTINGS = ((12, 20, 1), (9, 20, 1), (8, 20, 1), (10, 24, 1))
-PROBES = (50, 200)
+SAMPLED_SETTINGS = ((12, 20, 1), (10, 20, 1), (9, 20, 1))
+PROBES = (200,)
 QUERIES = 5_000
 
 LOOP_IN_C = """
