@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from curation.dedup.cosine import jobs_within
-from curation.dedup.cosine_recall import cells_for_recall, measured_recall
-from curation.dedup.distinct_vectors import distinct
+from curation.dedup.embeddings.cosine import jobs_within
+from curation.dedup.embeddings.cosine_recall import cells_for_recall, measured_recall
+from curation.dedup.embeddings.distinct_vectors import distinct
+from curation.dedup.embeddings.kmeans import KMeans, digest
+from curation.dedup.embeddings.vectors_by_cell import VectorsByCell, pool_centroids
 from curation.dedup.join import pairs_of
-from curation.dedup.kmeans import KMeans, digest
-from curation.dedup.vectors_by_cell import VectorsByCell, pool_centroids
 
 GOAL, GOAL_RECALL = 5.0, 0.99
 

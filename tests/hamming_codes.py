@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from curation.dedup.distinct_codes import as_words
-from curation.dedup.hamming import MOST_DISTANCE, jobs_between, jobs_within
+from curation.dedup.hashes.distinct_codes import as_words
+from curation.dedup.hashes.hamming import MOST_DISTANCE, jobs_between, jobs_within
 from curation.dedup.join import PairBlock, pairs_of
 
 Triples = list[tuple[int, int, int]]  # left, right, distance

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dedup import cosine as cosine_join
-from curation.dedup import distinct_vectors, products, vectors_by_cell
-from curation.dedup.cells import assigned
-from curation.dedup.cosine import jobs_between, jobs_within
-from curation.dedup.cosine_recall import cells_for_recall, measured_recall
-from curation.dedup.distinct_vectors import distinct
-from curation.dedup.exact_cosine import Vectors, at_least, cosines, usable
+from curation.dedup.embeddings import cosine as cosine_join
+from curation.dedup.embeddings import distinct_vectors, products, vectors_by_cell
+from curation.dedup.embeddings.cells import assigned
+from curation.dedup.embeddings.cosine import jobs_between, jobs_within
+from curation.dedup.embeddings.cosine_recall import cells_for_recall, measured_recall
+from curation.dedup.embeddings.distinct_vectors import distinct
+from curation.dedup.embeddings.exact_cosine import Vectors, at_least, cosines, usable
+from curation.dedup.embeddings.kmeans import KMeans
+from curation.dedup.embeddings.vectors_by_cell import VectorsByCell, cells_per_vector, pool_centroids
 from curation.dedup.join import Job, Values, pairs_of
-from curation.dedup.kmeans import KMeans
 from curation.dedup.survivors import earlier
-from curation.dedup.vectors_by_cell import VectorsByCell, cells_per_vector, pool_centroids
 
 repeatably = settings(deadline=None, derandomize=True)  # the first call loads compiled code
 thresholds = st.sampled_from([Fraction(text) for text in ("0.6", "0.8", "0.95", "0.999", "1")])

@@ -19,12 +19,13 @@ from hamming_codes import (
     triples,
     within,
 )
+from hamming_pairs import pairs_within
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.dedup import blocks, hamming
-from curation.dedup.distinct_codes import as_words, distinct
-from curation.dedup.hamming import MOST_DISTANCE, jobs_between, jobs_within, pairs_within
+from curation.dedup.hashes import blocks, hamming
+from curation.dedup.hashes.distinct_codes import as_words, distinct
+from curation.dedup.hashes.hamming import MOST_DISTANCE, jobs_between, jobs_within
 from curation.dedup.join import pairs_of
 
 both_widths = pytest.mark.parametrize("bits", BITS)
@@ -63,7 +64,9 @@ def test_any_number_of_key_blocks_gives_the_same_pairs(
     bits: int, distance: int, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hamming, "key_blocks", lambda *_: k)
-    monkeypatch.setattr("curation.dedup.meeting.NS_PER_CANDIDATE", dict.fromkeys((1, 4), 1e9))  # to the last block
+    monkeypatch.setattr(
+        "curation.dedup.hashes.meeting.NS_PER_CANDIDATE", dict.fromkeys((1, 4), 1e9)
+    )  # to the last block
     codes_U, _ = distinct(planted(7, 200, bits))
     others_V, _ = distinct(codes_U[::2] ^ np.uint64(0b11))
     assert within(codes_U, distance) == brute_within(codes_U, distance)

@@ -5,9 +5,9 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from curation.dedup.chance import Kind, chance_at, chance_within, safe_distance
-from curation.dedup.distinct_codes import distinct
-from curation.dedup.low_entropy import exact_only_of_64_bits, exact_only_of_pdq
+from curation.dedup.hashes.chance import Kind, chance_at, chance_within, safe_distance
+from curation.dedup.hashes.distinct_codes import distinct
+from curation.dedup.hashes.low_entropy import exact_only_of_64_bits, exact_only_of_pdq
 
 KINDS: tuple[tuple[Kind, int], ...] = (("phash", 64), ("dhash", 64), ("pdq", 256))
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hamming_codes import as_codes, between, brute, brute_within, planted, triples, within
 
-from curation.dedup import hamming, meeting
-from curation.dedup.distinct_codes import distinct
-from curation.dedup.hamming import jobs_within
+from curation.dedup.hashes import hamming, meeting
+from curation.dedup.hashes.distinct_codes import distinct
+from curation.dedup.hashes.hamming import jobs_within
 from curation.dedup.join import pairs_of
 
 both_widths = pytest.mark.parametrize("bits", [64, 256])

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dedup import kmeans as kmeans_module
-from curation.dedup.cells import assigned, nearest_cells
-from curation.dedup.exact_cosine import Vectors
-from curation.dedup.kmeans import KMeans, digest, sample_rows
-from curation.dedup.nearest_centroids import near_reference
+from curation.dedup.embeddings import kmeans as kmeans_module
+from curation.dedup.embeddings.cells import assigned, nearest_cells
+from curation.dedup.embeddings.exact_cosine import Vectors
+from curation.dedup.embeddings.kmeans import KMeans, digest, sample_rows
+from curation.dedup.embeddings.nearest_centroids import near_reference
 
 repeatably = settings(deadline=None, derandomize=True)  # the first call loads compiled code
 

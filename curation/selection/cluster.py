@@ -40,7 +40,7 @@ class Cluster(DatasetStep):
 
     def decide(self, rows: pa.Table, against: Sequence[pa.Table] = (), desk: Desk = ALONE) -> Decision:
         """Assign N rows to cells whose centroids are captured under the vectors that they were trained on."""
-        from curation.dedup.cells import assigned
+        from curation.dedup.embeddings.cells import assigned
         from curation.selection.likeness.centroids import centroids_of
         from curation.selection.likeness.devices import device, processors
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
-from curation.dedup.chance import MOST_EXPECTED, Kind, chance_within, safe_distance
+from curation.dedup.hashes.chance import MOST_EXPECTED, Kind, chance_within, safe_distance
 from curation.selection.decimals import as_written
 from curation.selection.duplicates import equal_leaders, group_facts, like_leaders, nearest_like, rank_of_equal
 from curation.selection.inputs import is_vectors, stored_vectors

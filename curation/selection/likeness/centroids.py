@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from curation.dedup.distinct_vectors import distinct
-from curation.dedup.kmeans import SAMPLE_PER_CELL, KMeans, digest
+from curation.dedup.embeddings.distinct_vectors import distinct
+from curation.dedup.embeddings.kmeans import SAMPLE_PER_CELL, KMeans, digest
 from curation.selection.likeness.devices import device, processors
 from curation.selection.step import Desk
 from curation.storage.captured import captured_vectors

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.dedup.cosine import jobs_between, jobs_within
-from curation.dedup.cosine_recall import Recall, cells_for_recall, measured_recall
-from curation.dedup.distinct_vectors import distinct
-from curation.dedup.exact_cosine import Vectors, at_least
+from curation.dedup.embeddings.cosine import jobs_between, jobs_within
+from curation.dedup.embeddings.cosine_recall import Recall, cells_for_recall, measured_recall
+from curation.dedup.embeddings.distinct_vectors import distinct
+from curation.dedup.embeddings.exact_cosine import Vectors, at_least
+from curation.dedup.embeddings.kmeans import KMeans, digest
+from curation.dedup.embeddings.vectors_by_cell import VectorsByCell, pool_centroids
 from curation.dedup.join import PairBlock
-from curation.dedup.kmeans import KMeans, digest
-from curation.dedup.vectors_by_cell import VectorsByCell, pool_centroids
 from curation.selection.inputs import halves
 from curation.selection.likeness.devices import device, processors
 from curation.selection.likeness.likeness import Search, Side

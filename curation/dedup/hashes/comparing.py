@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from curation.dedup.eight_codes import (
+from curation.dedup.hashes.eight_codes import (
     LANES,
     add_eight,
     eight_at,

@@ -11,7 +11,7 @@ token that two sets share, then by the third, and so on, as long as that costs l
 What is left quadratic is what cannot be cut: sets that share their first rare tokens and are alike after that, of
 which most are pairs.
 
-U: distinct sets (curation/dedup/word_sets.py); E: entries of lists; L: lists; S: sizes; P: pairs.
+U: distinct sets (curation/dedup/texts/word_sets.py); E: entries of lists; L: lists; S: sizes; P: pairs.
 """
 
 import itertools
@@ -22,9 +22,9 @@ from fractions import Fraction
 import numpy as np
 
 from curation.dedup.join import PairBlock, Values
-from curation.dedup.overlap import Bounds, bounds_of
-from curation.dedup.token_lists import Lists, Side, grown_entries, next_entries, parities, prefix_lists, scan
-from curation.dedup.word_sets import WordSets
+from curation.dedup.texts.overlap import Bounds, bounds_of
+from curation.dedup.texts.token_lists import Lists, Side, grown_entries, next_entries, parities, prefix_lists, scan
+from curation.dedup.texts.word_sets import WordSets
 
 _PAIRS_PER_BLOCK = 1 << 20
 _ENTRIES_PER_JOB = 1 << 18

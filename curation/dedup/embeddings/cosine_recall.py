@@ -11,10 +11,10 @@ from fractions import Fraction
 import numpy as np
 from numba import njit
 
-from curation.dedup.cells import nearest_cells
-from curation.dedup.cosine import jobs_between
-from curation.dedup.exact_cosine import Vectors
-from curation.dedup.vectors_by_cell import VectorsByCell, cells_per_vector, first_common_cell
+from curation.dedup.embeddings.cells import nearest_cells
+from curation.dedup.embeddings.cosine import jobs_between
+from curation.dedup.embeddings.exact_cosine import Vectors
+from curation.dedup.embeddings.vectors_by_cell import VectorsByCell, cells_per_vector, first_common_cell
 
 MOST_CELLS_PER_VECTOR = 32
 

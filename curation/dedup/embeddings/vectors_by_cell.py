@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from curation.dedup.cells import nearest_cells
-from curation.dedup.exact_cosine import Vectors
+from curation.dedup.embeddings.cells import nearest_cells
+from curation.dedup.embeddings.exact_cosine import Vectors
+from curation.dedup.embeddings.kmeans import SAMPLE_PER_CELL, KMeans
 from curation.dedup.join import Values
-from curation.dedup.kmeans import SAMPLE_PER_CELL, KMeans
 
 MOST_IN_ONE_CELL = 20_000  # distinct vectors that are compared all with all
 

@@ -1,6 +1,6 @@
 """Bringing the codes of a group together by some of their bits: a hash of those, and a sort by counting.
 
-Codes lie as in curation/dedup/comparing.py. H: buckets of a group; `ends_H` says where each ends, and begins the next.
+Codes lie as in comparing.py. H: buckets of a group; `ends_H` says where each ends, and begins the next.
 """
 
 import numpy as np

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curation.dedup.exact_cosine import at_least
+from curation.dedup.embeddings.exact_cosine import at_least
+from curation.dedup.embeddings.products import at_least as products_at_least
+from curation.dedup.embeddings.products import error, placed
+from curation.dedup.embeddings.vectors_by_cell import VectorsByCell, first_common_cell
 from curation.dedup.join import Job, PairBlock, Values
-from curation.dedup.products import at_least as products_at_least
-from curation.dedup.products import error, placed
-from curation.dedup.vectors_by_cell import VectorsByCell, first_common_cell
 
 _PRODUCTS_PER_JOB = 1 << 23  # if all of them were pairs, they would take 170 MB
 _NUMBERS_PER_TILE = 1 << 22  # 16 MB of float32

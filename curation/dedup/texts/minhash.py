@@ -9,7 +9,7 @@ million sets costs 8 million comparisons and not 5e11. In a larger bucket two se
 compared only if another band puts them together. Where they are near the same centre, they still are one component;
 `earlier` and `greedy` may keep one of them that the missing pair would have dropped.
 
-U: distinct sets (curation/dedup/word_sets.py); C: candidates; P: pairs.
+U: distinct sets (curation/dedup/texts/word_sets.py); C: candidates; P: pairs.
 """
 
 import itertools
@@ -21,8 +21,8 @@ import numpy as np
 from numba import njit
 
 from curation.dedup.join import PairBlock, Values
-from curation.dedup.overlap import bounds_of, overlap
-from curation.dedup.word_sets import WordSets, mixed
+from curation.dedup.texts.overlap import bounds_of, overlap
+from curation.dedup.texts.word_sets import WordSets, mixed
 
 CENTRES = 8
 _CANDIDATES_PER_JOB = 1 << 18

@@ -1,6 +1,6 @@
 """Walking the tables of a Hamming join: codes that meet in a small bucket are compared, large buckets are given back.
 
-Codes lie as in curation/dedup/comparing.py: `words_XN`, a row for each word and one for the numbers that name them.
+Codes lie as in comparing.py: `words_XN`, a row for each word and one for the numbers that name them.
 Groups are neighbouring columns, `starts_G` their first ones and, last, the end. H: buckets of one group.
 """
 
@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from curation.dedup.blocks import NS_PER_CANDIDATE, NS_PER_ROW_AND_TABLE, Table, bits_in
-from curation.dedup.buckets import bucket_bits, into_buckets, keep
-from curation.dedup.comparing import TILE, Room, Where, place, scan, scan_tiles, settle
-from curation.dedup.eight_codes import LANES
+from curation.dedup.hashes.blocks import NS_PER_CANDIDATE, NS_PER_ROW_AND_TABLE, Table, bits_in
+from curation.dedup.hashes.buckets import bucket_bits, into_buckets, keep
+from curation.dedup.hashes.comparing import TILE, Room, Where, place, scan, scan_tiles, settle
+from curation.dedup.hashes.eight_codes import LANES
 from curation.dedup.join import PairBlock
 
 MOST_PAIRS_OF_BUCKET = 4 * TILE * TILE

@@ -6,7 +6,7 @@ N: rows; M: rows that have a direction; U: distinct vectors; D: numbers per vect
 import numpy as np
 from numba import njit
 
-from curation.dedup.exact_cosine import usable
+from curation.dedup.embeddings.exact_cosine import usable
 
 
 def distinct(vectors_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

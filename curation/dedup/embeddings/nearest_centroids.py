@@ -6,7 +6,7 @@ dot product with centroids that are not unit vectors; here a cell is the nearest
 
 import numpy as np
 
-from curation.dedup.cells import assigned
+from curation.dedup.embeddings.cells import assigned
 
 
 def near_reference(

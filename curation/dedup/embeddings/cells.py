@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from curation.dedup.exact_cosine import Vectors, cosines, usable
-from curation.dedup.products import error, near_best, placed
+from curation.dedup.embeddings.exact_cosine import Vectors, cosines, usable
+from curation.dedup.embeddings.products import error, near_best, placed
 
 _ROWS_PER_TILE = 1 << 12
 _PRODUCTS_PER_TILE = 1 << 23  # 32 MB of float32

@@ -23,13 +23,6 @@ def distinct(codes_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return sorted_NW[is_first_N].reshape(-1, *codes_N.shape[1:]), group_N
 
 
-def first_rows(group_N: np.ndarray, groups: int) -> np.ndarray:
-    """The first row of each group."""
-    first_G = np.zeros(groups, np.int64)
-    first_G[group_N[::-1]] = np.arange(len(group_N))[::-1]  # of several rows the last one written stays: the first
-    return first_G
-
-
 def as_words(codes_N: np.ndarray) -> np.ndarray:
     """Codes as words (N, W)."""
     assert codes_N.dtype == np.uint64, f"codes are uint64, not {codes_N.dtype}"

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
-from curation.dedup.words import binaries, bytes_of, words_of
+from curation.dedup.texts.words import binaries, bytes_of, words_of
 
 _PRIME = np.uint64(0x100000001B3)  # FNV's
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from curation.dedup.cells import nearest_cells
-from curation.dedup.exact_cosine import Vectors
+from curation.dedup.embeddings.cells import nearest_cells
+from curation.dedup.embeddings.exact_cosine import Vectors
 
 SAMPLE_PER_CELL = 64
 _MOST_IN_ONE_LEVEL = 1000

@@ -2,7 +2,7 @@
 
 N, M: rows; U, V: distinct codes; W: words of 64 bits in a code, 1 or 4; P: pairs. Codes are uint64 of shape (U,) or
 (U, W). The values of a self-join are (codes_U, exact_only_U), those of a join with another set (codes_U, exact_only_U,
-others_V, exact_only_V): a code that is exact-only has no neighbours but its equal (curation/dedup/low_entropy.py).
+others_V, exact_only_V): a code that is exact-only has no neighbours but its equal (low_entropy.py).
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from curation.dedup.blocks import Table, all_pairs, bits_in, key_blocks, work_s
-from curation.dedup.buckets import mixed
-from curation.dedup.comparing import Room
-from curation.dedup.distinct_codes import as_words, distinct, first_rows
-from curation.dedup.eight_codes import LANES
-from curation.dedup.join import Job, PairBlock, Values, pairs_of
-from curation.dedup.meeting import Codes, compare_all, meet, room
+from curation.dedup.hashes.blocks import Table, all_pairs, bits_in, key_blocks, work_s
+from curation.dedup.hashes.buckets import mixed
+from curation.dedup.hashes.comparing import Room
+from curation.dedup.hashes.distinct_codes import as_words
+from curation.dedup.hashes.eight_codes import LANES
+from curation.dedup.hashes.meeting import Codes, compare_all, meet, room
+from curation.dedup.join import Job, PairBlock, Values
 
 MOST_DISTANCE = 31
 _MOST_ROWS_OF_JOB = 1 << 24
@@ -119,28 +119,6 @@ def rows_and_candidates(values: Values) -> tuple[int, float]:
     """How many codes may have neighbours, of one set or two, and how many pairs they make."""
     rows_S = [int(np.count_nonzero(~exact_only_N)) for exact_only_N in values[1::2]]
     return sum(rows_S), rows_S[0] * (rows_S[0] - 1) / 2 if len(rows_S) == 1 else float(rows_S[0]) * rows_S[1]
-
-
-def pair_blocks_within(codes_N: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks (left_P, right_P) of rows, left < right, whose codes lie within `distance` bits.
-
-    Equal codes are collapsed: each further row of a code is paired with the first row that holds it, and with no
-    other; the first rows of distinct codes are paired with each other exactly, each pair once.
-    """
-    codes_U, group_N = distinct(codes_N)
-    first_U = first_rows(group_N, len(codes_U))
-    repeats = np.flatnonzero(first_U[group_N] != np.arange(len(codes_N)))
-    yield first_U[group_N[repeats]], repeats
-    values = (codes_U, np.zeros(len(codes_U), np.bool_))
-    for left_P, right_P, _ in pairs_of(jobs_within(values, distance), values):
-        a_P, b_P = first_U[left_P], first_U[right_P]
-        yield np.minimum(a_P, b_P), np.maximum(a_P, b_P)
-
-
-def pairs_within(codes_N: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of `pair_blocks_within` as one block."""
-    left_P, right_P = (np.concatenate(side) for side in zip(*pair_blocks_within(codes_N, distance), strict=True))
-    return left_P, right_P
 
 
 def tables_within(values: Values, distance: int) -> list[Table]:

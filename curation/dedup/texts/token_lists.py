@@ -1,6 +1,6 @@
 """Lists of sets by the first tokens that they may share, their cutting by further tokens, and the pairs in them.
 
-The kernels of curation/dedup/jaccard.py, which says why they are right. U: sets; V: tokens; E: entries; L: lists.
+The kernels of curation/dedup/texts/jaccard.py, which says why they are right. U: sets; V: tokens; E: entries; L: lists.
 """
 
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from curation.dedup.overlap import overlap
+from curation.dedup.texts.overlap import overlap
 
 
 class Side(NamedTuple):

@@ -4,7 +4,7 @@ Two codes that differ in d of 256 bits agree in w bits drawn at random with prob
 in at least one of L tables with probability 1 - (1 - p)^L, the recall at exactly d; nearer pairs are found more often.
 (Bit sampling: Indyk and Motwani 1998.) Codes of 64 bits are always joined exactly, for that is as cheap.
 
-W: words of 64 bits in a code, 4 here; L: tables; w: bits of a key. Values and pairs as in curation/dedup/hamming.py.
+W: words of 64 bits in a code, 4 here; L: tables; w: bits of a key. Values and pairs as in hamming.py.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from math import ceil, comb, log1p
 
 import numpy as np
 
-from curation.dedup.blocks import Table, work_s
-from curation.dedup.distinct_codes import as_words
-from curation.dedup.hamming import jobs_of_tables, rows_and_candidates, tables_within
+from curation.dedup.hashes.blocks import Table, work_s
+from curation.dedup.hashes.distinct_codes import as_words
+from curation.dedup.hashes.hamming import jobs_of_tables, rows_and_candidates, tables_within
 from curation.dedup.join import Job, Values
 
 BITS = 256

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from curation.dedup.word_sets import WordSets
+from curation.dedup.texts.word_sets import WordSets
 
 
 class Bounds(NamedTuple):
