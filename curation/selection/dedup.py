@@ -253,7 +253,9 @@ class Dedup(DatasetStep):
     @property
     def _likeness(self) -> str:
         names = ", ".join(self.columns)
-        return f"{names} equal to" if self.likeness is None else f"{names} {self.likeness.words}"
+        if self.likeness is None:
+            return f"{names} equal to"
+        return f"{names} {self.likeness.words} {self.likeness.preposition}"
 
     @property
     def _reason(self) -> str:
@@ -261,7 +263,8 @@ class Dedup(DatasetStep):
             return f"{self._likeness} a kept row that ranks before it"
         if self.survivors == "earlier":
             return f"{self._likeness} a row that ranks before it"
-        return f"joined with a row that ranks before it by steps of {self._likeness} each other"
+        names = ", ".join(self.columns)
+        return f"linked by steps of {names} {self.likeness.words} to a row that ranks before it"
 
 
 def _is_binary(kind: pa.DataType) -> bool:

@@ -59,7 +59,12 @@ class Cosine:
     @property
     def words(self) -> str:
         """For reasons."""
-        return f"with a cosine of {float(self.least):g} or more to"
+        return f"with a cosine of {float(self.least):g} or more"
+
+    @property
+    def preposition(self) -> str:
+        """For reasons."""
+        return "to"
 
     def sides(self, tables: Sequence[pa.Table]) -> list[Side]:
         """The distinct vectors; NULL, zeros, NaN and infinity have no direction."""

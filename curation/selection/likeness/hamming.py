@@ -48,7 +48,12 @@ class Hamming:
     @property
     def words(self) -> str:
         """For reasons."""
-        return f"within {self.within} bits of"
+        return f"within {self.within} bits"
+
+    @property
+    def preposition(self) -> str:
+        """For reasons."""
+        return "of"
 
     def sides(self, tables: Sequence[pa.Table]) -> list[Side]:
         """The distinct codes; NULL has none."""

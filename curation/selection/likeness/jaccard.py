@@ -41,7 +41,12 @@ class Jaccard:
     @property
     def words(self) -> str:
         """For reasons."""
-        return f"with a word-set Jaccard of {float(self.least):g} or more to"
+        return f"with a word-set Jaccard of {float(self.least):g} or more"
+
+    @property
+    def preposition(self) -> str:
+        """For reasons."""
+        return "to"
 
     def sides(self, tables: Sequence[pa.Table]) -> list[Side]:
         """The distinct sets of words, numbered over all tables; a text without a word has none."""
