@@ -65,10 +65,10 @@ class ClipModel:
     def digest(self) -> str:
         """SHA-256 of a folder's weights, configuration and tokenizer; a published tag stands for its own."""
         if self.folder is not None:
-            files = [(file.name, _sha256_of(file)) for file in self._files(_WEIGHTS + _BESIDE_WEIGHTS)]
+            files = [(file.name, sha256_of(file)) for file in self._files(_WEIGHTS + _BESIDE_WEIGHTS)]
             return hashlib.sha256(json.dumps(files).encode()).hexdigest()
         file = Path(self.weights or "")
-        return f"{self.model}/{_sha256_of(file) if file.is_file() else self.weights}"
+        return f"{self.model}/{sha256_of(file) if file.is_file() else self.weights}"
 
     def _files(self, suffixes: Sequence[str]) -> list[Path]:
         assert self.folder is not None
@@ -200,7 +200,9 @@ def _published() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.json"))}
 
 
-def _sha256_of(path: Path) -> str:
+def sha256_of(path: Path | str) -> str:
+    """The SHA-256 of a file of weights; computed again only where its length or time changed."""
+    path = Path(path)
     stat = path.stat()
     return _sha256(path.absolute(), stat.st_size, stat.st_mtime_ns)
 
