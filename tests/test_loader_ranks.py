@@ -73,7 +73,7 @@ def test_ranks_that_tell_each_other_share_the_batches_of_one(
 def test_a_rank_decodes_its_share_only_where_others_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, counted = [write_set(tmp_path / "a", range(1, 41))], []
     decode = batches_file.decode
-    monkeypatch.setattr(batches_file, "decode", lambda stored: (counted.append(1), decode(stored))[1])
+    monkeypatch.setattr(batches_file, "decode", lambda *asked: (counted.append(1), decode(*asked))[1])
     taken_together(monkeypatch, 4, data, 5)
     made = 5 + batches_file.BATCHES_AHEAD
     assert 5 * 4 <= len(counted) <= made * 4  # of all ranks together; alone each would decode that many

@@ -47,7 +47,7 @@ def test_a_slow_model_waits_for_nothing(folder: Path) -> None:
 
 def test_slow_decoding_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = batches_file.decode
-    monkeypatch.setattr(batches_file, "decode", lambda stored: (time.sleep(SLOW_S), decode(stored))[1])
+    monkeypatch.setattr(batches_file, "decode", lambda *asked: (time.sleep(SLOW_S), decode(*asked))[1])
     assert slowest(folder) == "decode"
 
 

@@ -27,6 +27,7 @@ from training.stalls import Stalls
 
 BATCHES_AHEAD = 4
 _ALLOWED = 100  # rows left out for one reason, or one in ten of the rows seen, whichever is more
+_TWICE = 2  # the side wanted: what is decoded smaller than that looks blurred
 _BROKEN, _EMPTY = "broken", "empty"
 _TOO_MANY = {
     _BROKEN: "pictures cannot be decoded; `pairmill verify` says which files of the data set are damaged",
@@ -75,7 +76,8 @@ def batches(
         decoders = stack.enter_context(ThreadPoolExecutor(spec.workers, "decode"))
         reader = stack.enter_context(ThreadPoolExecutor(1, "read"))
         maker = stack.enter_context(ThreadPoolExecutor(1, "batches"))
-        pictures = _Pictures(decoders, spec.workers, side_px)
+        scaled = getattr(spec, "decode", "full") == "scaled"
+        pictures = _Pictures(decoders, spec.workers, side_px, _TWICE * side_px if scaled else None)
         cache = Cache(int(spec.cache_gb * 1e9), 3 * side_px * side_px, pictures.squares)
         rows = _drawn(sets, spec, position, cache, reader)
         made = _Maker(rows, spec.batch_size, rank, ranks, united, Tokens(tokenize), pictures)
@@ -114,6 +116,7 @@ class _Pictures:
     decoders: Executor
     workers: int
     side_px: int
+    at_least_px: int | None  # of the shorter side, where pictures may be decoded smaller than they are
 
     def squares(self, stored: Sequence[bytes | None]) -> list[np.ndarray | None]:
         """uint8 `pixels_HWC` of stored pictures; None where there is none or it is broken."""
@@ -122,7 +125,15 @@ class _Pictures:
         return [square for share in self.decoders.map(self._share, shares) for square in share]
 
     def _share(self, stored: Sequence[bytes | None]) -> list[np.ndarray | None]:
-        return [_square(one, self.side_px) for one in stored]
+        return [self._square(one) for one in stored]
+
+    def _square(self, stored: bytes | None) -> np.ndarray | None:
+        if stored is None:
+            return None
+        try:
+            return square(decode(stored, self.at_least_px), self.side_px)
+        except DecodeError:
+            return None
 
 
 @dataclass
@@ -209,15 +220,6 @@ def _drawn(
         seen[number] += 1
         row, caption = next(streams[number])
         yield Drawn(row, caption, tuple(seen))
-
-
-def _square(stored: bytes | None, side_px: int) -> np.ndarray | None:
-    if stored is None:
-        return None
-    try:
-        return square(decode(stored), side_px)
-    except DecodeError:
-        return None
 
 
 def _ahead(items: Iterator[Batch], maker: Executor) -> Iterator[Batch]:
