@@ -6,6 +6,8 @@ vectors along memory, and averaging across is averaging down in a picture whose 
 Shapes: H and W of the source, h and w of the result, of which they are the square that is kept.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numba import njit
 
@@ -46,6 +48,7 @@ def resize(pixels_HWC: np.ndarray, size: tuple[int, int], left: int, top: int, s
     return down.reshape(side_px, side_px, 3)
 
 
+@lru_cache(1024)  # pictures of one set share few lengths, and Python's lock is held meanwhile
 def _taps(source: int, target: int, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
     """For target places `start` to `end` the first source place, and the weights of that and the next ones (int32).
 

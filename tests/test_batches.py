@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_sets import SIDE_PX, rows, same, taken, tokenize, write_set
+from small_sets import SIDE_PX, rows, same, small_spec, taken, tokenize, write_set
 
 from schemas.errors import RunError
+from training import batches as batches_file
 from training.captions import Tokens
+from training.curated_set import open_sets
 
 
 def test_a_batch_holds_each_rows_picture_and_caption_together(tmp_path: Path) -> None:
@@ -51,6 +53,21 @@ def test_sets_are_seen_by_their_weights(tmp_path: Path) -> None:
     found = taken(folders, 10, data=data)
     assert [sum(number < 50 for number in rows([batch])) for batch in found] == [3] * 10
     assert found[-1].position == (30, 10)
+
+
+def test_scaled_decoding_is_asked_for_twice_the_side_and_never_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+    decode = batches_file.decode
+    monkeypatch.setattr(batches_file, "decode", lambda stored, least: (asked.append(least), decode(stored, least))[1])
+    spec = small_spec([write_set(tmp_path / "a", range(12))])
+    for one in (spec, spec.model_copy(update={"decode": "scaled"})):
+        sets = open_sets(one.data)
+        with batches_file.batches(sets, one, SIDE_PX, tokenize, [0]) as made:
+            next(made)
+        assert set(asked) == {2 * SIDE_PX if one is not spec else None}
+        asked.clear()
 
 
 def test_a_broken_picture_is_left_out_and_counted(tmp_path: Path) -> None:
