@@ -61,6 +61,7 @@ def connect(
         for alias, other in others.items():
             views.add_version(other, alias)
         views.add_runs()
+        views.add_evaluations()
         views.add_downloads(chosen if downloads else None)
         views.explain()
     except duckdb.IOException as error:
