@@ -26,9 +26,7 @@ _PLACES = ("folder", "table", "webdataset", "parquet", "set")
 
 @verb()
 @click.argument("model", type=click.Path(), required=False)
-@click.option(
-    "--spec", type=click.Path(), help="A training specification whose `evaluate` is run; default: the model's."
-)
+@click.option("--spec", type=click.Path(), help="A training specification whose `evaluate` is run; default: its own.")
 @click.option("--benchmark", metavar="NAME", help="zeroshot (default) or retrieval, of the pictures named below.")
 @click.option("--folder", type=click.Path(), help="Pictures: a sub-folder per class, or with .txt captions beside.")
 @click.option("--table", type=click.Path(), help="Pictures: a CSV with the columns file, and label or caption.")
@@ -106,7 +104,7 @@ def _scored(model: Path, asked: Any, device: str) -> dict[str, dict[str, Any]]:
     folder = _model_folder(model)
     tests = open_tests(asked)
     scores = run(tests, folder, device, tell=lambda name: print(f"evaluates {name}", file=sys.stderr, flush=True))
-    note_scores(_run_folder(model), folder, scores, None)
+    note_scores(_run_folder(model), folder, scores)
     return scores
 
 
@@ -117,9 +115,7 @@ def _evaluation(kind: str, asked: dict[str, Any]) -> Any:
     from schemas.training import Evaluation
 
     if kind not in ("zeroshot", "retrieval"):
-        raise InputError(
-            f"evaluate: --benchmark {kind} is none that options can name; there are zeroshot and retrieval"
-        )
+        raise InputError(f"evaluate: --benchmark {kind}: of pictures, options can name zeroshot and retrieval")
     try:
         return Evaluation.model_validate({kind: asked})
     except ValidationError as error:

@@ -22,6 +22,7 @@ def train(spec: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from schemas.reading import read_yaml
     from schemas.training import TrainingSpec
     from training.contrastive import train_contrastive
+    from training.evaluate.suite import table
 
     read = read_yaml(spec, TrainingSpec, overrides=overrides).spec
     done = train_contrastive(read, progress=progress_lines(read.name))
@@ -29,7 +30,10 @@ def train(spec: str, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps({"model": str(done.model_folder), "metrics": done.metrics}))
         return
     for name, value in done.metrics.items():
-        click.echo(f"{name}: {value}")
+        if not isinstance(value, dict):
+            click.echo(f"{name}: {value}")
+    for row in table({name: value for name, value in done.metrics.items() if isinstance(value, dict)}):
+        click.echo("{} {}: {}".format(*row))
     click.echo(f"model: {done.model_folder}")
 
 

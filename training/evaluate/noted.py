@@ -8,15 +8,20 @@ from typing import Any
 from schemas.errors import InputError
 from schemas.evaluations import put_scores
 from schemas.manifest import read_manifest
-from training.contrastive import RECORD
+from training.contrastive import RECORD, RESULTS
 
 
-def note_scores(run_folder: Path, model_folder: Path, scores: Mapping[str, Any], step: int | None) -> int:
-    """Note scores by evaluation for `sql`; return beside how many sets. A model without its training's record: none."""
+def note_scores(run_folder: Path, model_folder: Path, scores: Mapping[str, Any], step: int | None = None) -> int:
+    """Note scores by evaluation for `sql`; return beside how many sets. A model without its training's record: none.
+
+    `step` is where in the training the model stands; by default at its end, if it has one.
+    """
     record = run_folder / RECORD
     if not scores or not record.is_file():
         return 0
     known = json.loads(record.read_text(encoding="utf-8"))
+    if step is None and (run_folder / RESULTS).is_file():
+        step = json.loads((run_folder / RESULTS).read_text(encoding="utf-8")).get("steps")
     noted = 0
     for one in known["data"]:
         manifest = Path(one["manifest"])

@@ -1,6 +1,7 @@
 """Retrieval: which pictures a caption finds, and which captions a picture finds (recall@k, as the CLIP papers count).
 
-Shapes: N pictures, M captions, C captions of a chunk, D numbers per embedding. Caption m is of picture owners_M[m]. A hit is any of a picture's captions among its first k. Equal scores rank by place: the first comes first.
+Shapes: N pictures, M captions, C captions of a chunk, D numbers per embedding. Caption m is of picture owners_M[m].
+A hit is any of a picture's captions among its first k. Equal scores rank by place: the first comes first.
 """
 
 from collections.abc import Callable, Iterator

@@ -25,7 +25,7 @@ _LABEL, _CAPTION = "label", "caption"
 
 @dataclass
 class Example:
-    """A picture, its label and its captions, where it has any; `stored_sha256` where the same picture may come twice."""
+    """A picture, its label and captions, where it has any; `stored_sha256` where the same picture may come twice."""
 
     picture: Path | InTar | InParquet
     label: str | None = None
