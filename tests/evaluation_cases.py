@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from timm.models import register_model
+from timm.models.vision_transformer import VisionTransformer
 
 from schemas.training import TrainingSpec
 from training.model import build_model, save_model
@@ -46,3 +48,11 @@ def add(tar: tarfile.TarFile, name: str, data: bytes | str | dict) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(content)
     tar.addfile(info, io.BytesIO(content))
+
+
+@register_model
+def tiny_siglip(pretrained: bool = False, **changes) -> VisionTransformer:
+    """SigLIP's picture tower, as timm builds its own, but small."""
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
+    changes = {key: value for key, value in changes.items() if key in ("num_classes", "global_pool", "img_size")}
+    return VisionTransformer(**sizes | {"class_token": False, "global_pool": "map"} | changes)

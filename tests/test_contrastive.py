@@ -472,7 +472,6 @@ def test_scores_of_known_predictions() -> None:
         ({"batch_size": 301, "samples": 602, "warmup_steps": 0}, "the data have 300 rows, fewer than one batch of 301"),
         ({"model": "ViT-B-33"}, "open_clip has none of that name; did you mean ViT-B-32"),
         ({"model": "gone.json"}, "there is no such file"),
-        ({"model": "coca_ViT-B-32"}, "is a CoCa"),
         ({"data": [{"set": "nowhere"}]}, "there is no folder nowhere"),
         ({"evaluate": [{"zeroshot": {"folder": "nowhere"}}]}, "there is no folder nowhere"),
     ],
