@@ -107,7 +107,7 @@ def test_what_transformers_cannot_express_is_refused_before_anything_is_written(
 
 
 def test_an_export_that_gives_other_vectors_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.export._act", lambda *_: "relu")
+    monkeypatch.setattr("training.export_weights._act", lambda *_: "relu")
     with pytest.raises(RunError, match="gives other vectors than ours"):
         export_transformers(built(tmp_path, WANTED["clip"]), tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
