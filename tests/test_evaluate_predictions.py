@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from evaluation_cases import COLOURS, png, saved_model, spec_of
 from small_store import add_version, new_store, usual_pairs
+from test_contrastive import write_set
 
 from curation.analytics.query import asked
 from flows.command_line import cli
@@ -178,3 +179,14 @@ def test_scores_are_noted_once_and_in_the_order_of_time(tmp_path):
         put_scores(manifest, "v1", "run", tmp_path / "model", step, {"zeroshot": {"top1": step / 10}})
     assert [(row["step"], row["value"]) for row in read_scores(tmp_path)] == [(1, 0.1), (2, 0.2)]
     assert note_scores(tmp_path, tmp_path, {"zeroshot": {"top1": 1.0}}) == 0  # no record of a training
+
+
+def test_retrieval_over_what_a_curated_set_holds_out(run, tmp_path):
+    _, folder = run
+    rows = [
+        (f"{n:032x}", {"png": png(colour, n), "txt": f"a {colour} picture".encode()})
+        for n, colour in enumerate([*COLOURS] * 2)
+    ]
+    curated = write_set(tmp_path / "held_out", rows, per_shard=3, holdout=1)
+    done = pairmill("evaluate", str(folder), "--benchmark", "retrieval", "--curated", str(curated), "--json")
+    assert metrics(done)["image_to_text_recall@5"] == 1.0

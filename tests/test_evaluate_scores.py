@@ -17,7 +17,7 @@ from training.evaluate.linear_probe import best_l2, fit, kept_apart
 from training.evaluate.own_command import OwnCommand
 from training.evaluate.pictures import embed_pictures, require_finite
 from training.evaluate.retrieval import recalls
-from training.evaluate.suite import evaluate, open_tests, table
+from training.evaluate.suite import evaluate, evaluate_model, open_tests, table
 from training.evaluate.zeroshot import classification, ranked, scores, zeroshot
 from training.model import load_model
 
@@ -196,6 +196,18 @@ def test_all_evaluations_measure_a_model_the_same_way_twice(model_folder, pictur
     assert json.loads(json.dumps(found)) == found
     assert evaluate(tests[:3], model_folder, "cpu") == {name: found[name] for name in list(found)[:3]}
     assert ("mine", "vqa.all", "0.5000") in table(found)
+
+
+def test_a_model_that_trains_is_measured_and_goes_on_as_if_it_had_not_been(model_folder, pictures):
+    tests = open_tests([Evaluation.model_validate({"retrieval": {"folder": str(pictures)}})])
+    model = load_model(model_folder, "cpu")
+    model.network.train()
+    random, statistics = torch.get_rng_state(), {k: v.clone() for k, v in model.network.state_dict().items()}
+    assert evaluate_model(tests, model, model_folder) == evaluate(tests, model_folder, "cpu")
+    assert model.network.training
+    assert model.network.visual.bn1.training
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, statistics[name]) for name, value in model.network.state_dict().items())
 
 
 def test_zero_shot_takes_pixels_bytes_and_files(model_folder, pictures):

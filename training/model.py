@@ -110,6 +110,8 @@ def save_model(model: Model, folder: Path) -> None:
 
 
 def _model(network: Any, asked: Mapping[str, Any], tokenizer: Any) -> Model:
+    network.visual.to(memory_format=torch.channels_last)  # a quarter quicker; weights are saved the same
+    any_length(network)
     size, pictures = network.visual.image_size, network.visual.preprocess_cfg
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
@@ -145,8 +147,6 @@ def _built(asked: Mapping[str, Any], device: str, *, as_declared: bool = False, 
             pretrained_text=as_declared and bool(config["model_cfg"]["text_cfg"].get("hf_model_pretrained")),
             **timm,
         )
-    network.visual.to(memory_format=torch.channels_last)  # a quarter quicker; weights are saved the same
-    any_length(network)
     return network
 
 

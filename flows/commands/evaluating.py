@@ -32,10 +32,10 @@ _PLACES = ("folder", "table", "webdataset", "parquet", "set")
 @click.option("--table", type=click.Path(), help="Pictures: a CSV with the columns file, and label or caption.")
 @click.option("--webdataset", metavar="TARS", help="Pictures: tars with cls or txt members.")
 @click.option("--parquet", metavar="FILES", help="Pictures: Parquet with the columns image, and label or caption.")
-@click.option("--set", "set", type=click.Path(), help="Pictures: what a curated set holds out.")
+@click.option("--curated", "set", type=click.Path(), help="Pictures: what a curated set holds out.")
 @click.option("--classes", help="A text file of the classes' names, a line each, or imagenet; default: the labels.")
 @click.option("--templates", help="A sentence with {}, a file of them, openai or simple; default: a photo of a {}.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU if there is one.")
 @click.option("--annotations", type=click.Path(path_type=Path), help="What is right, for --predictions.")
 @click.option("--predictions", type=click.Path(path_type=Path), help="What somebody's model said.")
 @click.option("--official", is_flag=True, help="Count as the benchmark's own script does, where it is known to differ.")
@@ -97,12 +97,16 @@ def _evaluate_all(model: Path, spec: str | None, device: str, as_json: bool) -> 
 
 
 def _scored(model: Path, asked: Any, device: str) -> dict[str, dict[str, Any]]:
+    import torch
+
     from training.evaluate.noted import note_scores
     from training.evaluate.suite import evaluate as run
     from training.evaluate.suite import open_tests
 
     folder = _model_folder(model)
     tests = open_tests(asked)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     scores = run(tests, folder, device, tell=lambda name: print(f"evaluates {name}", file=sys.stderr, flush=True))
     note_scores(_run_folder(model), folder, scores)
     return scores

@@ -1,4 +1,4 @@
-"""Linear probe: logistic regression on the frozen picture tower (CLIP, section 3.2, appendix A.3).
+"""Linear probe: logistic regression on the vectors of the frozen picture tower (CLIP, section 3.2, appendix A.3).
 
 Shapes: N pictures, K classes, D numbers per embedding. Fitted in float64 by L-BFGS from zero: the loss is convex, so
 the result depends on data alone.

@@ -45,14 +45,22 @@ def evaluate(
     """
     from training.model import load_model
 
-    if not tests:
-        return {}
-    model = load_model(model_folder, device)
+    return evaluate_model(tests, load_model(model_folder, device), model_folder, tell=tell) if tests else {}
+
+
+def evaluate_model(
+    tests: Sequence[Test], model: "Model", folder: Path, *, tell: Callable[[str], None] | None = None
+) -> dict[str, dict[str, Any]]:
+    """As `evaluate`, of a model in memory, which goes on training afterwards; commands are told the folder."""
+    training = model.network.training
     found = {}
-    for test in tests:
-        if tell is not None:
-            tell(test.name)
-        found[test.name] = test.scores(model, model_folder).record()
+    try:
+        for test in tests:
+            if tell is not None:
+                tell(test.name)
+            found[test.name] = test.scores(model, folder).record()
+    finally:
+        model.network.train(training)
     return found
 
 
