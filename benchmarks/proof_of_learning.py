@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     for loss in asked.loss:
-        names = ("colour", "shape", "pair", "unseen pair", "first loss", "last loss", "seconds")
+        names = ("colour", "shape", "pair", "unseen pair", "first loss", "last loss", "seconds", "CPU seconds")
         print(f"\n{loss}, {asked.steps} steps of {BATCH}\n{'seed':>8}" + "".join(f"{name:>13}" for name in names))
         found = []
         for seed in [*range(asked.seeds), None]:
@@ -70,13 +70,12 @@ def experiment(
             "weight_decay": 0.1, "seed": seed, "device": "cpu", "threads": threads, "output": f"{folder}/out",
             "save_every": steps,
         }  # fmt: skip
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         done = train_contrastive(TrainingSpec.model_validate(spec))
-        seconds = time.perf_counter() - began
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - busy
         scores = measured(done.model_folder, seed)
-    return scores | {
-        "first loss": done.metrics["first_loss"], "last loss": done.metrics["last_loss"], "seconds": seconds
-    }  # fmt: skip
+    losses = {"first loss": done.metrics["first_loss"], "last loss": done.metrics["last_loss"]}
+    return scores | losses | {"seconds": seconds, "CPU seconds": cpu_seconds}
 
 
 def measured(model_folder: Path, seed: int) -> dict[str, float]:

@@ -126,6 +126,17 @@ def test_templates_are_read_as_clip_benchmark_writes_them(root):
     assert test.templates == ("a photo of a {}.", "a {}")
 
 
+def test_numbers_in_tars_are_places_among_names_that_must_be_given(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for number in (1, 0):
+            add(tar, f"s{number}.png", png("red", number))
+            add(tar, f"s{number}.cls", str(number))
+    test = read_labelled(ZeroShot(webdataset=str(tmp_path / "x.tar"), classes=("cat", "dog", "cow")))
+    assert (test.labels, test.class_names) == ((1, 0), ("cat", "dog", "cow"))
+    with pytest.raises(InputError, match="are numbers; name the classes in that order by `classes`"):
+        read_labelled(ZeroShot(webdataset=str(tmp_path / "x.tar")))
+
+
 def test_a_picture_in_a_tar_is_read_from_its_place(root):
     (first, *_) = read_examples(Pictures(webdataset=str(root / "part-0.tar")), "test")
     assert isinstance(first.picture, InTar)

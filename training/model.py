@@ -86,7 +86,8 @@ def load_model(folder: Path, device: str) -> Model:
     """A model from its folder, ready for scoring. Raises InputError where there is none that can be loaded."""
     import open_clip
 
-    with _as_input_error(f"model {folder}"):
+    # New weights, which the saved ones replace, are drawn at random: nobody else's numbers shall change by that.
+    with _as_input_error(f"model {folder}"), torch.random.fork_rng(devices=[]):
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         network = _built(config, device, text_tower=folder / TEXT_TOWER)
         _load(network, folder)

@@ -28,6 +28,11 @@ def read_labelled(asked: ZeroShot) -> Labelled:
     what = f"zeroshot {asked.name}"
     pictures, words = read_pictures(asked, what)
     spelled = _classes(asked.classes) if asked.classes is not None else None
+    in_files_of_many = asked.webdataset is not None or asked.parquet is not None
+    if spelled is None and in_files_of_many and all(_WHOLE_NUMBER.match(word) for word in words):
+        raise InputError(
+            f"{what}: the labels in {asked.place} are numbers; name the classes in that order by `classes`"
+        )
     numbers, names = number_classes(words, spelled, what)
     return Labelled(pictures, numbers, names, _templates(asked))
 

@@ -63,9 +63,10 @@ def probe_scores(model: "Model", probe: Probe) -> Scores:
 def best_l2(image_ND: np.ndarray, labels_N: np.ndarray, classes: int, tried: Sequence[float] = L2) -> float:
     """The regularisation under which most of the pictures kept apart are right; of equal ones the strongest."""
     apart_N = kept_apart(labels_N)
-    right = {}
-    for l2 in sorted(tried, reverse=True):
-        weights_KD, bias_K = fit(image_ND[~apart_N], labels_N[~apart_N], classes, l2)
+    right: dict[float, int] = {}
+    start = None
+    for l2 in sorted(tried, reverse=True):  # each begins where the one before it ended, which is near
+        weights_KD, bias_K = start = fit(image_ND[~apart_N], labels_N[~apart_N], classes, l2, start)
         predicted_N = (image_ND[apart_N] @ weights_KD.T + bias_K).argmax(1)
         right[l2] = int((predicted_N == labels_N[apart_N]).sum())
     return max(right, key=lambda l2: right[l2])
@@ -80,25 +81,37 @@ def kept_apart(labels_N: np.ndarray) -> np.ndarray:
     return apart_N
 
 
-def fit(image_ND: np.ndarray, labels_N: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray]:
+def fit(
+    image_ND: np.ndarray,
+    labels_N: np.ndarray,
+    classes: int,
+    l2: float,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Weights_KD and bias_K that minimise the mean cross-entropy plus l2/2 · |weights|²; the bias is free."""
     from scipy.optimize import minimize
 
     ones_ND1 = np.concatenate([image_ND, np.ones((len(image_ND), 1))], axis=1)
-    wanted_NK = np.eye(classes)[labels_N]
+    rows_N = np.arange(len(image_ND))
     penalty_D1 = l2 * np.append(np.ones(image_ND.shape[1]), 0.0)
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights_KD1 = flat.reshape(classes, -1)
         logits_NK = ones_ND1 @ weights_KD1.T
         logits_NK -= logits_NK.max(1, keepdims=True)
-        sums_N = np.exp(logits_NK).sum(1)
-        value = np.log(sums_N).sum() - (logits_NK * wanted_NK).sum()
-        gradient_KD1 = (np.exp(logits_NK) / sums_N[:, None] - wanted_NK).T @ ones_ND1 / len(image_ND)
+        right_N = logits_NK[rows_N, labels_N]
+        chances_NK = np.exp(logits_NK, out=logits_NK)
+        sums_N = chances_NK.sum(1)
+        value = np.log(sums_N).sum() - right_N.sum()
+        chances_NK /= sums_N[:, None]
+        chances_NK[rows_N, labels_N] -= 1
+        gradient_KD1 = chances_NK.T @ ones_ND1 / len(image_ND)
         penalised = value / len(image_ND) + 0.5 * (penalty_D1 * weights_KD1**2).sum()
         return float(penalised), (gradient_KD1 + penalty_D1 * weights_KD1).ravel()
 
-    start = np.zeros(classes * ones_ND1.shape[1])
+    zero = np.zeros((classes, image_ND.shape[1])), np.zeros(classes)
+    weights_KD, bias_K = zero if start is None else start
+    first = np.column_stack([weights_KD, bias_K]).ravel()
     options = {"maxiter": _MOST_ITERATIONS, "gtol": 1e-6}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x.reshape(classes, -1)
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", options=options).x.reshape(classes, -1)
     return found[:, :-1], found[:, -1]
