@@ -1,5 +1,6 @@
 """Models of every kind open_clip has: built small and at random, saved, loaded; locked towers; shorter inputs."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from training.lengths import (
 )
 from training.locks import lock_towers
 from training.model import build_model, load_model, save_model
+from training.model_config import model_config
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 VIT = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16}
@@ -95,6 +97,15 @@ def test_a_model_of_every_kind_is_built_saved_and_loaded_with_the_same_vectors(t
     again = vectors(load_model(tmp_path / "model", "cpu"))
     assert torch.equal(again[0], image_BD)
     assert torch.equal(again[1], text_BD)
+
+
+def test_every_configuration_that_open_clip_ships_is_taken():
+    import open_clip
+
+    for name in open_clip.list_models():
+        taken = model_config(name)["model_cfg"]
+        assert {"embed_dim", "vision_cfg", "text_cfg"} <= set(taken)
+        assert "multimodal_cfg" not in taken
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("eva02", "dinov2", "siglip", "siglip2")])
@@ -321,3 +332,17 @@ def test_masked_patches_change_what_trains_and_nothing_that_is_scored(tmp_path, 
 def test_a_phase_that_a_tower_cannot_take_is_refused(tmp_path, kind, phase, words):
     with pytest.raises(InputError, match=words):
         require_phases(built(tmp_path, kind).network, [Phase(until=1, **phase)])
+
+
+def test_a_copy_of_a_network_uses_its_own_weights(tmp_path):
+    model = built(tmp_path, "vit")
+    tokens_BT, floats_BCHW = model.tokenize(["a cat"]), torch.randn(1, 3, 32, 32)
+    model.network.eval()
+    copied = copy.deepcopy(model.network)  # as an average of weights is made
+    with torch.inference_mode():
+        before = copied.encode_text(tokens_BT), copied.encode_image(floats_BCHW)
+        for weight in model.network.parameters():
+            weight.zero_()
+        after = copied.encode_text(tokens_BT), copied.encode_image(floats_BCHW)
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert float(before[0].abs().sum()) > 0

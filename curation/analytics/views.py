@@ -139,11 +139,11 @@ class Views:
         ]
         self._add_table("main", "runs", rows)
 
-    def add_evaluations(self) -> None:
-        """The view of all scores that were noted beside the store's sets."""
+    def add_evaluations(self, read: bool) -> None:
+        """The view of all scores that were noted beside the store's sets; empty where they are not to be read."""
         rows = [
             {"name": name, "evaluated_at": datetime.fromtimestamp(row.pop("at"), UTC)} | row
-            for name in names(self._store)
+            for name in (names(self._store) if read else ())
             for row in read_scores(self._store.path(layout.curated(name, "")))
         ]
         self._add_table("main", "evaluations", rows)
