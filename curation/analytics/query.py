@@ -45,8 +45,8 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """DuckDB over one version (default: the newest), locked; `with_versions` maps schemas to `name@version`.
 
-    `downloads=False` and `evaluations=False` leave these views empty, which saves reading their records.
-    `of_store` gives no version's views. `spill` is a folder for what does not fit into memory; a user's question gets none.
+    `downloads=False` and `evaluations=False` leave these views empty, which saves reading their records. `of_store`
+    gives no version's views. `spill` is a folder for what does not fit into memory; a user's question gets none.
     Raises InputError where there is no such version.
     """
     store = Store.existing(store_path)
