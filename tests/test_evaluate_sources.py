@@ -163,6 +163,15 @@ def test_what_cannot_be_read_is_a_sentence_with_the_evaluation_in_front(root, pl
     assert str(raised.value).startswith("zeroshot birds: ")
 
 
+@pytest.mark.parametrize(("text", "words"), [("{", "cannot be read"), ("[1]", "its .json is no object")])
+def test_a_sample_whose_json_is_broken_is_a_sentence(tmp_path, text, words):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        add(tar, "s.png", png("red"))
+        add(tar, "s.json", text)
+    with pytest.raises(InputError, match=words):
+        read_examples(Pictures(webdataset=str(tmp_path / "x.tar")), "test")
+
+
 def test_a_picture_without_a_label_is_refused(tmp_path):
     (tmp_path / "0.png").write_bytes(png("red"))
     with pytest.raises(InputError, match=r"1 of 1 pictures in .* have no label .*labels are sub-folders"):

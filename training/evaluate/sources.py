@@ -41,7 +41,7 @@ def read_examples(asked: Pictures, what: str) -> list[Example]:
         found = list(readers[kind](asked.place, asked))
     except InputError as error:
         raise InputError(f"{what}: {error}") from error
-    except (OSError, UnicodeDecodeError, csv.Error, tarfile.TarError) as error:
+    except (OSError, ValueError, csv.Error, tarfile.TarError) as error:
         raise InputError(f"{what}: {asked.place} cannot be read: {error}") from error
     if not found:
         raise InputError(f"{what}: there are no pictures in {asked.place} ({', '.join(_SUFFIXES)})")
@@ -137,6 +137,8 @@ def _sample(members: Mapping[str, Any], asked: Pictures, one_caption: bool) -> I
     if "picture" not in members:
         return
     fields = json.loads(members.get("json", "{}"))
+    if not isinstance(fields, dict):
+        raise ValueError(f"{members['picture']}: its .json is no object")
     label = members.get("cls") if asked.label_column is None else None
     label = fields.get(asked.label_column or _LABEL) if label is None else label.strip()
     if asked.caption_column is None and "txt" in members:
