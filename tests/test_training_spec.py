@@ -90,9 +90,9 @@ def test_what_changes_a_result_changes_the_identity(change: dict[str, Any]) -> N
         ({"loss": "triplet"}, "loss: .*'clip' or 'siglip'"),
         ({"warmup_steps": 400}, "warmup_steps is 400, but samples / batch_size makes 400 steps in all"),
         ({"name": "Demo CLIP"}, "name: "),
-        ({"evaluate": [{"retrieval": {}}]}, r"evaluate\[0\]\.retrieval: there is no 'retrieval'.*zeroshot"),
-        ({"evaluate": [{"zeroshot": {}}]}, "name the pictures by either folder or table"),
-        ({"evaluate": [{"zeroshot": {"folder": "a", "table": "b"}}]}, "name the pictures by either folder or table"),
+        ({"evaluate": [{"retrival": {}}]}, r"\[0\]\.retrival: there is no 'retrival'.*did you mean 'retrieval'"),
+        ({"evaluate": [{"zeroshot": {}}]}, "name the pictures by one of folder, table, webdataset, parquet, set"),
+        ({"evaluate": [{"zeroshot": {"folder": "a", "table": "b"}}]}, "name the pictures by one of folder, table"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place_and_what_is_allowed(

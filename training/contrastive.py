@@ -37,14 +37,14 @@ def train_contrastive(
 
     from training.batches import batches
     from training.checkpoint import State, restore
-    from training.evaluate.labelled import read_labelled
-    from training.evaluate.zeroshot import zeroshot
+    from training.evaluate.noted import note_scores
+    from training.evaluate.suite import evaluate, open_tests
     from training.loop import optimizer_for, run_steps
     from training.model import build_model, save_model
 
     sets = _sets(spec)
     _refuse_too_few(spec, sets)
-    tests = [(e.zeroshot, read_labelled(e.zeroshot)) for e in spec.evaluate]
+    tests = open_tests(spec.evaluate)
     device = _device(spec)
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
@@ -76,11 +76,9 @@ def train_contrastive(
         "skipped_steps": state.skipped,
         "broken_pictures": state.broken,
     }
-    for asked, test in tests:
-        metrics[asked.name] = zeroshot(
-            spec.folder / MODEL, test.files, test.labels, test.class_names, test.templates, device=device
-        )
+    metrics |= evaluate(tests, spec.folder / MODEL, device)
     _write(spec.folder / RESULTS, metrics)
+    note_scores(spec.folder, spec.folder / MODEL, {test.name: metrics[test.name] for test in tests}, state.step)
     return TrainResult(spec.folder, spec.folder / MODEL, metrics)
 
 
