@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+KERNELS := $(shell grep -rlE "njit|intrinsic" --include=*.py curation schemas)
 
 .PHONY: install demo test check lock clean
 
-install: $(INSTALLED)
+install: $(INSTALLED) .venv/kernels
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Pairmill needs Python 3.11 or newer; say which: make PYTHON=python3.12"; exit 2; }
@@ -13,6 +14,11 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip --quiet --disable-pip-version-check install "uv>=0.9"
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+# numba looks at the file of a cached function only, not at those of the functions that it calls.
+.venv/kernels: $(KERNELS) | $(INSTALLED)
+	find curation schemas -name '*.nb[ic]' -delete
 	@touch $@
 
 demo: install

@@ -3,9 +3,10 @@
     python benchmarks/dedup_semantic.py [--rows 200000] [--width 512] [--cosine 0.95] [--queries 2000] [--threads 2]
 
 Goal: 5 times faster than IndexFlatIP's range search at a recall of 0.99 or more, on two threads. faiss is run for a
-sample of queries and extrapolated to all rows; it is not asked for each pair once, which it cannot. Ours is everything
-from the vectors in memory to exact pairs of distinct vectors: collapsing, training, assigning, joining. Its recall is
-measured by faiss's answers to the sample, and by our own measurement, which a run reports.
+sample of queries and extrapolated to all rows; it cannot be asked for each pair only once. Ours is everything from the
+vectors in memory to exact pairs of distinct vectors: collapsing, training, choosing the cells per vector by the recall
+of a sample, assigning, joining. Its recall is measured by faiss's answers, and by our own measurement on as many
+vectors.
 
 The vectors look like CLIP's: a common direction (two random ones have a cosine of about 0.5), a decaying spectrum, and
 for half of them clusters of Zipf's sizes inside wider groups; one in ten is a copy at a cosine between 0.94 and 0.97.
@@ -18,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from curation.dedup.cosine import jobs_within
-from curation.dedup.cosine_recall import measured_recall
-from curation.dedup.distinct_vectors import distinct
+from curation.dedup.embeddings.cosine import jobs_within
+from curation.dedup.embeddings.cosine_recall import cells_for_recall, measured_recall
+from curation.dedup.embeddings.distinct_vectors import distinct
+from curation.dedup.embeddings.kmeans import KMeans, digest
+from curation.dedup.embeddings.vectors_by_cell import VectorsByCell, pool_centroids
 from curation.dedup.join import pairs_of
-from curation.dedup.kmeans import KMeans, digest
-from curation.dedup.vectors_by_cell import VectorsByCell, pool_centroids
 
 GOAL, GOAL_RECALL = 5.0, 0.99
 
@@ -97,7 +98,9 @@ def _ours(
     lap("collapse")
     centroids_KD = pool_centroids(vectors_UD, KMeans(threads=threads))
     lap("train")
-    by_cell = VectorsByCell.of(vectors_UD, centroids_KD, threads=threads)
+    nearest = None if centroids_KD is None else cells_for_recall(vectors_UD, None, centroids_KD, cosine, GOAL_RECALL)
+    lap("sample")
+    by_cell = VectorsByCell.of(vectors_UD, centroids_KD, nearest, threads=threads)
     lap("assign")
     jobs = jobs_within(by_cell, cosine)
     blocks = [left * len(vectors_UD) + right for left, right, _ in pairs_of(jobs, by_cell.values, threads)]

@@ -19,10 +19,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from curation.dedup import jaccard, minhash
 from curation.dedup.join import pairs_of
-from curation.dedup.minhash import Banding
-from curation.dedup.word_sets import WordSets, word_sets
+from curation.dedup.texts import jaccard, minhash
+from curation.dedup.texts.minhash import Banding
+from curation.dedup.texts.word_sets import WordSets, word_sets
 
 _VOCABULARY, _WORDS = 100_000, 10
 _SAMPLE = 50_000

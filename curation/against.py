@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from curation.other_files import read_columns, rows_in, schema_of
@@ -55,8 +56,8 @@ def load_against(step: SelectionStep) -> Sequence[pa.Table]:
 
 def _as_decided_on(table: pa.Table, file: str, wanted: Mapping[str, str]) -> pa.Table:
     keys = table[KEY.name] if KEY.name in table.column_names else pa.nulls(table.num_rows, pa.string())
-    columns: dict[str, Any] = {KEY.name: keys, "file": pa.array([file] * table.num_rows, pa.string())}
-    columns["row"] = pa.array(range(table.num_rows), pa.int64())
+    columns: dict[str, Any] = {KEY.name: keys, "file": pa.repeat(pa.scalar(file, pa.string()), table.num_rows)}
+    columns["row"] = pa.array(np.arange(table.num_rows))
     return pa.table(columns | {alias: table[name] for alias, name in wanted.items()})
 
 

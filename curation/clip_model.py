@@ -1,34 +1,20 @@
-"""An open_clip model: what can be known of it without importing open_clip (six seconds), and the loaded model itself.
+"""An open_clip model by its name or folder: what can be known of it without importing open_clip (six seconds)."""
 
-Shapes: B rows of one forward pass, N rows given, D numbers per vector, T tokens.
-"""
-
-import contextlib
 import difflib
 import hashlib
 import importlib.util
 import json
-import logging
-import ssl
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from schemas.errors import InputError, RunError
+from schemas.errors import InputError
 
 CONFIG = "open_clip_config.json"
 _WEIGHTS = (".safetensors", ".bin", ".pth")
 _BESIDE_WEIGHTS = (".json", ".txt", ".model")  # configuration and tokenizer
-_HUB_TIMEOUT_S = 10
-_MOST_CAPTION_CHARS = (
-    4_000  # more than a context of 77 tokens takes; a tokenizer's time grows with the square of a word
-)
 
 
 @dataclass(frozen=True)
@@ -65,10 +51,10 @@ class ClipModel:
     def digest(self) -> str:
         """SHA-256 of a folder's weights, configuration and tokenizer; a published tag stands for its own."""
         if self.folder is not None:
-            files = [(file.name, _sha256_of(file)) for file in self._files(_WEIGHTS + _BESIDE_WEIGHTS)]
+            files = [(file.name, sha256_of(file)) for file in self._files(_WEIGHTS + _BESIDE_WEIGHTS)]
             return hashlib.sha256(json.dumps(files).encode()).hexdigest()
         file = Path(self.weights or "")
-        return f"{self.model}/{_sha256_of(file) if file.is_file() else self.weights}"
+        return f"{self.model}/{sha256_of(file) if file.is_file() else self.weights}"
 
     def _files(self, suffixes: Sequence[str]) -> list[Path]:
         assert self.folder is not None
@@ -90,106 +76,6 @@ class ClipModel:
         return dict(json.loads(known[name].read_text("utf-8")))
 
 
-class LoadedClip:
-    """A model on its device, with its own transform and tokenizer. Raises RunError where it cannot be loaded."""
-
-    def __init__(self, source: ClipModel, device: str, precision: str) -> None:
-        import torch
-
-        self._torch = torch
-        self._device = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-        self._half = precision == "bf16"
-        try:
-            with _quietly(source):
-                self._load(source)
-        except Exception as error:
-            named = f"{source.model} ({source.weights})" if source.weights else source.model
-            raise RunError(
-                f"the model {named} cannot be loaded on {self._device}: {type(error).__name__}: {error}; "
-                "without a network, give a folder as open_clip's save_for_hf writes it"
-            ) from error
-
-    def _load(self, source: ClipModel) -> None:
-        import open_clip
-        from open_clip.transform import PreprocessCfg, image_transform_v2
-
-        name = f"local-dir:{source.folder}" if source.folder else source.model.replace("/", "-")
-        self._model = open_clip.create_model(
-            name,
-            pretrained=source.weights,
-            device=self._device,
-            require_pretrained=True,
-            force_quick_gelu=quick_gelu(name, source.weights),
-        ).eval()
-        self._tokenizer = open_clip.get_tokenizer(name)
-        cfg = PreprocessCfg(**self._model.visual.preprocess_cfg)
-        self._transform = image_transform_v2(cfg, is_train=False)
-
-    def images(self, pixels: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
-        """Unit vectors ND of up to `batch_size` pictures (uint8 HWC), in a pass of exactly that many."""
-        from PIL import Image
-
-        pixels_NCHW = self._torch.stack([self._transform(Image.fromarray(pixels_HWC)) for pixels_HWC in pixels])
-        return self._forward(self._model.encode_image, pixels_NCHW, batch_size)
-
-    def texts(self, captions: Sequence[str], batch_size: int) -> np.ndarray:
-        """Unit vectors ND of up to `batch_size` captions, in a pass of exactly that many."""
-        tokens_NT = self._tokenizer([caption[:_MOST_CAPTION_CHARS] for caption in captions])
-        return self._forward(self._model.encode_text, tokens_NT, batch_size)
-
-    def _forward(self, encode: Any, inputs: Any, batch_size: int) -> np.ndarray:
-        torch, count = self._torch, len(inputs)
-        # Another batch shape would change bits, so the last batch is padded.
-        padding = torch.zeros((batch_size - count, *inputs.shape[1:]), dtype=inputs.dtype)
-        inputs = torch.cat([inputs, padding]).to(self._device)
-        with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._half):
-            vectors_BD = encode(inputs)
-        vectors_BD = torch.nn.functional.normalize(vectors_BD.float(), dim=-1)
-        found: np.ndarray = vectors_BD[:count].cpu().numpy()
-        return found
-
-
-@contextlib.contextmanager
-def _quietly(source: ClipModel) -> Iterator[None]:
-    """Load without the log lines of open_clip and the Hub, whose error is raised anyway; without a network at once.
-
-    Where the Hub does not answer, it is taken for offline: what is cached is found, and nothing is tried for a minute.
-    """
-    from huggingface_hub import constants
-
-    root, before, offline = logging.getLogger(), logging.root.manager.disable, constants.HF_HUB_OFFLINE
-    handlers = root.handlers[:]  # logging.warning() adds one where there is none
-    logging.disable(logging.ERROR)
-    wants_hub = source.folder is None and not Path(source.weights or "").is_file()
-    constants.HF_HUB_OFFLINE = offline or (wants_hub and not _answers(constants.ENDPOINT))
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = offline
-        logging.disable(before)
-        root.handlers[:] = handlers
-
-
-def _answers(url: str) -> bool:
-    """Whether anybody answers there, by way of a proxy where one is set."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_HUB_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return True
-    except urllib.error.URLError as error:
-        return isinstance(error.reason, ssl.SSLError)  # the Hub's own client may know other certificates
-    except OSError:
-        return False
-    return True
-
-
-def quick_gelu(model: str, weights: str | None) -> bool:
-    """Whether published weights were trained with QuickGELU; open_clip only warns where the name does not say it."""
-    import open_clip
-
-    return bool(weights and (open_clip.get_pretrained_cfg(model, weights) or {}).get("quick_gelu"))
-
-
 @cache
 def _published() -> dict[str, Path]:
     """open_clip's model names and their configurations, found without importing it."""
@@ -200,7 +86,9 @@ def _published() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.json"))}
 
 
-def _sha256_of(path: Path) -> str:
+def sha256_of(path: Path | str) -> str:
+    """The SHA-256 of a file of weights; computed again only where its length or time changed."""
+    path = Path(path)
     stat = path.stat()
     return _sha256(path.absolute(), stat.st_size, stat.st_mtime_ns)
 

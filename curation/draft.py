@@ -42,15 +42,16 @@ class Draft:
         found = self.columns.setdefault(column.name, where)
         if found is where:
             return
+        marks = {"join": "write `columns: {another_name: …}`", "cluster": "take one of the two out"}
         if where.kind == "mark":
-            remedy = "write `columns: {another_name: …}`" if step == "join" else "write another name behind `mark:`"
+            remedy = marks.get(step, "write another name behind `mark:`")
         else:
             remedy = "call yours otherwise" if step == "derive" else f"write `as: <prefix>` beside {step}"
         who = {"source": "the source has already", "part": "every row has"}.get(found.kind, "an earlier step added")
         if found.kind == "source":
             remedy = (
                 "read the source's under another name: "
-                f"source: {{columns: {{source_{column.name}: {column.name}}}}}, or {remedy}"
+                f"source: {{columns: {{source_{column.name}: {column.name}}}}} (or behind `arrays:`), or {remedy}"
             )
         raise InputError(f"adds column {column.name!r}, which {who}; {remedy}")
 

@@ -1,5 +1,6 @@
 """What has become of every row of a snapshot: the state that barriers decide, and its file in the store."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from curation.ingest import Member
 from curation.part_rows import PartRows
 from curation.selection.step import Decision
 from curation.stage import Plan, SelectionStep
-from curation.storage.store import FileRef, Store
+from curation.storage.store import FileRef, Store, canonical_json
 from curation.storage.tables import put_table, read_table
 from schemas import columns as c
 
@@ -54,7 +55,7 @@ class Fates:
         """Drop or mark what a barrier decided; `places` are (part, rows) in the order of the decision's rows."""
         self.reasons[step.index] = decision.reason
         if decision.facts:
-            self.facts[step.index] = dict(decision.facts)
+            self.facts[step.index] = json.loads(canonical_json(decision.facts))  # as they are read back
         starts = np.cumsum([0, *(len(rows) for _, rows in places)])
         for start, (part, rows) in zip(starts.tolist(), places, strict=False):
             kept = decision.kept[start : start + len(rows)]

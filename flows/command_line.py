@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from flows.commands import asking, background, demonstrating, planning, running, teaching, training_run
+from flows.commands import asking, background, demonstrating, evaluating, planning, running, teaching
 from flows.environment import quiet_environment
 from schemas.errors import PairmillError
 
@@ -72,15 +72,8 @@ def cli() -> None:
     """Curate image-text pairs by a specification, ask about them, and train on them."""
 
 
-for _verb in (
-    *demonstrating.VERBS,
-    *running.VERBS,
-    *planning.VERBS,
-    *background.VERBS,
-    *asking.VERBS,
-    *training_run.VERBS,
-    *teaching.VERBS,
-):
+_GROUPS = (demonstrating, running, planning, background, asking, teaching, evaluating)
+for _verb in (verb for group in _GROUPS for verb in group.VERBS):
     cli.add_command(_verb)
 
 

@@ -86,6 +86,9 @@ CLIP_IMAGE = "clip_image"  # embeddings carry the model's width: `embedding(CLIP
 CLIP_TEXT = "clip_text"
 CLIP_SCORE = Column("clip_score", pa.float32(), "cosine of clip_image and clip_text, -1 to 1")
 
+# aesthetic_score
+AESTHETIC_SCORE = Column("aesthetic_score", pa.float32(), "how people like the picture's look, about 1 to 10")
+
 # cluster
 CLUSTER = Column("cluster", pa.int32(), "number of the row's cell of a k-means, from 0")
 CLUSTER_COSINE = Column("cluster_cosine", pa.float32(), "cosine of the embedding to the centre of its cell, -1 to 1")

@@ -18,10 +18,15 @@ def square(pixels_HWC: np.ndarray, side_px: int) -> np.ndarray:
         pixels_HWC = pixels_HWC[top : height - top, left : width - left]
         height, width = pixels_HWC.shape[:2]
     long = max(height, width)
-    if short != side_px:
-        scaled = int(side_px * long / short)
-        size = (side_px, scaled) if width <= height else (scaled, side_px)
-        pixels_HWC = np.asarray(Image.fromarray(pixels_HWC).resize(size, Image.Resampling.BICUBIC))
-        height, width = pixels_HWC.shape[:2]
-    top, left = round((height - side_px) / 2.0), round((width - side_px) / 2.0)
-    return pixels_HWC[top : top + side_px, left : left + side_px]
+    scaled = int(side_px * long / short)
+    size = (side_px, scaled) if width <= height else (scaled, side_px)
+    left, top = (round((side - side_px) / 2.0) for side in size)
+    if short == side_px:
+        resized_HWC = pixels_HWC
+    else:
+        from schemas import bicubic  # numba takes a second to import
+
+        if bicubic.takes(height, width, size):
+            return bicubic.resize(pixels_HWC, size, left, top, side_px)
+        resized_HWC = np.asarray(Image.fromarray(pixels_HWC).resize(size, Image.Resampling.BICUBIC))
+    return resized_HWC[top : top + side_px, left : left + side_px]

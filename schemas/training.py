@@ -3,11 +3,14 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+PLACES = ("folder", "table", "webdataset", "parquet", "set")
+KINDS = ("zeroshot", "retrieval", "linear_probe", "command")
 _MOST_WARMUP_STEPS = 500
 _BESIDE = {
     "name", "model", "device", "workers", "cache_gb", "threads", "parallel", "save_every", "keep_checkpoints", "log",
@@ -34,30 +37,94 @@ class TrainingSet(_Frozen):
         return {value: 1.0} if isinstance(value, str) else value
 
 
-class ZeroShot(_Frozen):
-    """Zero-shot classification of labelled pictures; its scores stand under its name."""
+class Pictures(_Frozen):
+    """Pictures to evaluate on, with labels or captions; it lies in one place of five kinds."""
 
-    name: str = Field("zeroshot", pattern=r"^[a-z0-9_-]+$", description="names the scores")
-    folder: str | None = Field(None, description="a folder with one sub-folder of pictures per class")
-    table: str | None = Field(None, description="a CSV with the columns file (relative to it) and label")
-    classes: tuple[str, ...] | str | None = Field(
-        None, description="names of the classes in the order of their sorted labels, or a text file with one a line"
+    folder: str | None = Field(
+        None, description="a folder: one sub-folder of pictures per class, or pictures with a .txt of captions beside"
     )
-    templates: tuple[str, ...] | str = Field(
-        "a photo of a {}.", description="sentences with {} where the class's name stands, or a text file of them"
+    table: str | None = Field(None, description="a CSV with the columns file (relative to it) and label or caption")
+    webdataset: str | None = Field(
+        None, description="tars, by path or glob, whose samples have a picture and cls, txt (a caption a line) or json"
+    )
+    parquet: str | None = Field(None, description="Parquet files, by path or glob, with pictures as bytes")
+    set: str | None = Field(None, description="folder of a curated set, or one version of it (folder@version)")
+    shards: Literal["holdout", "training"] = Field("holdout", description="which shards of a curated set are read")
+    image_column: str = Field("image", description="column of a Parquet file with the pictures")
+    label_column: str | None = Field(None, description="column or field of json with the label; else label, or .cls")
+    caption_column: str | None = Field(
+        None, description="column or field of json with a caption or a list of them; else caption, or .txt"
     )
 
     @model_validator(mode="after")
-    def _one_place(self) -> "ZeroShot":
-        if (self.folder is None) == (self.table is None):
-            raise ValueError("name the pictures by either folder or table")
+    def _one_place(self) -> Self:
+        if sum(getattr(self, kind) is not None for kind in PLACES) != 1:
+            raise ValueError(f"name the pictures by one of {', '.join(PLACES)}")
         return self
+
+    @property
+    def place(self) -> str:
+        """Where the pictures lie."""
+        return next(str(getattr(self, kind)) for kind in PLACES if getattr(self, kind) is not None)
+
+
+class ZeroShot(Pictures):
+    """Zero-shot classification of labelled pictures; its scores stand under its name."""
+
+    name: Name = Field("zeroshot", description="names the scores")
+    classes: tuple[str, ...] | str | None = Field(
+        None, description="names of the classes in the order of their sorted labels, a text file of them, or imagenet"
+    )
+    templates: tuple[str, ...] | str = Field(
+        "a photo of a {}.",
+        description="sentences with {} where the class's name stands, a text file of them, or open_clip's own: "
+        "openai (80), simple (7)",
+    )
+
+
+class Retrieval(Pictures):
+    """Retrieval of pictures by captions and of captions by pictures: recall at 1, 5 and 10, both ways."""
+
+    name: Name = Field("retrieval", description="names the scores")
+
+
+class LinearProbe(_Frozen):
+    """Classification by logistic regression on the frozen picture tower."""
+
+    name: Name = Field("linear_probe", description="names the scores")
+    train: Pictures = Field(description="labelled pictures to fit on; a fifth of them chooses the regularisation")
+    test: Pictures = Field(description="labelled pictures to score on")
 
 
 class Evaluation(_Frozen):
-    """One evaluation of the trained model, named by its kind."""
+    """One evaluation of the trained model, named by its kind: zeroshot, retrieval, linear_probe or command."""
 
-    zeroshot: ZeroShot
+    zeroshot: ZeroShot | None = None
+    retrieval: Retrieval | None = None
+    linear_probe: LinearProbe | None = None
+    command: str | None = Field(None, description="a command of your own; {checkpoint} stands for the model's folder")
+    results: str | None = Field(None, description="the JSON file of numbers that the command writes")
+    name: Name | None = Field(None, description="names the scores of a command; the others carry their own")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if sum(getattr(self, kind) is not None for kind in KINDS) != 1:
+            raise ValueError(f"an entry names one evaluation: {', '.join(KINDS)}")
+        if (self.command is None) != (self.results is None) or (self.name and self.command is None):
+            raise ValueError("command and results go together, and name belongs to them alone")
+        if self.command is not None and "{checkpoint}" not in self.command:
+            raise ValueError("command needs {checkpoint} where the folder of the model is to stand")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which evaluation it is."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def label(self) -> str:
+        """What its scores stand under."""
+        return str(getattr(self, self.kind).name) if self.command is None else self.name or "command"
 
 
 class TrainingSpec(_Frozen):

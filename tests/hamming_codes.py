@@ -6,13 +6,14 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from curation.dedup.hamming import MOST_DISTANCE, as_words, jobs_between, jobs_within
+from curation.dedup.hashes.distinct_codes import as_words
+from curation.dedup.hashes.hamming import MOST_DISTANCE, jobs_between, jobs_within
 from curation.dedup.join import PairBlock, pairs_of
 
 Triples = list[tuple[int, int, int]]  # left, right, distance
 
 BITS = (64, 256)
-repeatably = settings(deadline=None, derandomize=True, max_examples=50)  # the first call loads compiled code
+repeatably = settings(deadline=None, derandomize=True, max_examples=30)  # the first call loads compiled code
 distances = st.integers(0, MOST_DISTANCE)
 
 

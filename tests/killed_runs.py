@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from conftest import run_job
+from hamming_pairs import leaders_within
 
-from curation.dedup.hamming import pairs_within
 from curation.fetch.pictures.picture_form import PictureForm
 from curation.fetch.pictures.readiness import make_ready
 
@@ -26,7 +26,7 @@ _STEPS = ("link", "fsync", "replace", "unlink")
 def main() -> None:
     """Run what the arguments say."""
     spec = json.loads(Path(sys.argv[1]).read_text())
-    pairs_within(np.arange(4, dtype=np.uint64), 4)  # compiled once here, not in every child
+    leaders_within(np.arange(4, dtype=np.uint64), 4, "components")  # compiled once here, not in every child
     make_ready(PictureForm())
     for argument in sys.argv[2:]:
         store, _, point = argument.partition("=")

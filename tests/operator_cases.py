@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.operator import Batch, Operator
+from curation.operators.aesthetic_score import AestheticScore
 from curation.operators.caption_stats import CaptionStats
 from curation.operators.clip_embed import ClipEmbed
 from curation.operators.clip_score import ClipScore
@@ -24,9 +25,10 @@ from curation.sample_rows import CAPTIONS
 GOLDEN = Path(__file__).with_name("operators_golden.json")
 TERMS = Path(__file__).with_name("match_terms.txt")
 NAMES = (
-    "caption_stats", "clip_embed", "clip_score", "derive", "download", "image_hash", "image_hash_dhash",
-    "image_hash_pdq", "inspect_image", "language", "match_terms",
+    "aesthetic_score", "caption_stats", "clip_embed", "clip_score", "derive", "download", "image_hash",
+    "image_hash_dhash", "image_hash_pdq", "inspect_image", "language", "match_terms",
 )  # fmt: skip
+HEAD = "head/aesthetic.safetensors"  # in the model's folder
 BROKEN = 3  # the picture that cannot be decoded
 
 _CLIP = {
@@ -61,6 +63,12 @@ def case(name: str, model: Path, serve: Callable[[str, bytes, int], str]) -> Cas
         return Case(Derive(columns=sql).bound({n: a.type for n, a in columns.items()}), _batch(columns))
     if name == "clip_score":
         return Case(ClipScore(), _batch({"clip_image": _vectors(0), "clip_text": _vectors(1)}))
+    if name == "aesthetic_score":
+        unit_ND = np.sin(1.0 + np.arange(64).reshape(4, 16) ** 1.5)
+        unit_ND /= np.linalg.norm(unit_ND, axis=1, keepdims=True)
+        unit_ND[3] *= 0.5  # no unit vector, and no score
+        columns = {"clip_image": pa.array([row.tobytes() for row in unit_ND.astype(np.float16)], pa.binary(32))}
+        return Case(AestheticScore(weights=str(model / HEAD)), _batch(columns))
     if name == "download":
         return Case(Download(allow_networks=("127.0.0.0/8",), retries=0), _batch({"url": _urls(serve)}))
     pictures = golden_pictures()
@@ -97,11 +105,14 @@ def record(key: str, values: dict[str, list]) -> None:
 
 
 def tiny_clip(folder: Path) -> Path:
-    """A CLIP of the smallest kind, with weights from a formula: no generator decides its bits."""
+    """A small CLIP and a head over 16 numbers, with weights from a formula: no generator decides their bits."""
     import open_clip
     import torch
     from safetensors.torch import save_file
 
+    (folder / HEAD).parent.mkdir()
+    head = torch.sin(torch.arange(17, dtype=torch.float64) * 12.9898)
+    save_file({"weight": head[:16].reshape(1, 16).float(), "bias": head[16:].float() + 5}, folder / HEAD)
     weights = {}
     for number, (name, tensor) in enumerate(sorted(open_clip.CLIP(**_CLIP).state_dict().items())):
         wave = 43758.5453 * torch.sin(torch.arange(1, 1 + tensor.numel(), dtype=torch.float64) * (12.9898 + number))

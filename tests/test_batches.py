@@ -1,87 +1,18 @@
 """Batches for training: the same whatever the cache and the threads, resumable, and loud where pictures are broken."""
 
-import hashlib
-import io
-import itertools
 import json
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from small_sets import SIDE_PX, rows, same, small_spec, taken, tokenize, write_set
 
 from schemas.errors import RunError
-from schemas.shard import ShardWriter
-from schemas.training import TrainingSpec
-from training.batches import Batch, Tokens, batches
+from training import batches as batches_file
+from training.captions import Tokens
 from training.curated_set import open_sets
-
-SIDE_PX = 8
-BROKEN = b"\xff\xd8\xff no picture"
-
-
-def picture(number: int) -> bytes:
-    """A picture of one grey, whose value names the row."""
-    stream = io.BytesIO()
-    Image.new("RGB", (SIDE_PX + 4, SIDE_PX), (number, number, number)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def write_set(folder: Path, numbers: Sequence[int], broken: Sequence[int] = (), per_shard: int = 5) -> Path:
-    """A curated set whose row i has the caption `i` and a picture of grey i."""
-    (folder / "v1").mkdir(parents=True)
-    shards = []
-    for start in range(0, len(numbers), per_shard):
-        path = folder / "v1" / f"shard-{start:06d}.tar"
-        with open(path, "wb") as stream, ShardWriter(stream) as writer:
-            for number in numbers[start : start + per_shard]:
-                stored = BROKEN if number in broken else picture(number)
-                writer.add(f"{number:032x}", {"png": stored, "txt": str(number).encode()})
-        shards.append(
-            {
-                "tar": f"v1/{path.name}", "tar_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "tar_bytes": path.stat().st_size, "parquet": "v1/x.parquet", "parquet_sha256": "0" * 64,
-                "parquet_bytes": 0, "rows": len(numbers[start : start + per_shard]),
-            }
-        )  # fmt: skip
-    manifest = {
-        "name": folder.name, "version": "v1", "rows": len(numbers), "pool": len(numbers), "columns": [],
-        "shards": shards, "samples": [], "funnel": [], "spec": {}, "operators": {},
-    }  # fmt: skip
-    (folder / "v1.json").write_text(json.dumps(manifest))
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
-
-
-def tokenize(captions: list[str]) -> np.ndarray:
-    return np.asarray([[int(caption), 1] for caption in captions])
-
-
-def taken(folders: Sequence[Path], count: int, start: Sequence[int] | None = None, **changes: Any) -> list[Batch]:
-    fields = {
-        "name": "t", "task": "contrastive", "data": [{"set": str(folder)} for folder in folders], "model": "m",
-        "batch_size": 4, "samples": 4, "shuffle_rows": 8, "cache_gb": 0,
-    }  # fmt: skip
-    spec = TrainingSpec.model_validate(fields | changes)
-    sets = open_sets(spec.data)
-    with batches(sets, spec, SIDE_PX, tokenize, start or [0] * len(sets)) as made:
-        return list(itertools.islice(made, count))
-
-
-def rows(found: Sequence[Batch]) -> list[int]:
-    return [int(number) for batch in found for number in batch.tokens_BT[:, 0]]
-
-
-def same(first: Sequence[Batch], second: Sequence[Batch]) -> bool:
-    return len(first) == len(second) and all(
-        (a.position, a.broken) == (b.position, b.broken)
-        and np.array_equal(a.pixels_BCHW, b.pixels_BCHW)
-        and np.array_equal(a.tokens_BT, b.tokens_BT)
-        for a, b in zip(first, second, strict=True)
-    )
 
 
 def test_a_batch_holds_each_rows_picture_and_caption_together(tmp_path: Path) -> None:
@@ -124,6 +55,21 @@ def test_sets_are_seen_by_their_weights(tmp_path: Path) -> None:
     assert found[-1].position == (30, 10)
 
 
+def test_scaled_decoding_is_asked_for_twice_the_side_and_never_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+    decode = batches_file.decode
+    monkeypatch.setattr(batches_file, "decode", lambda stored, least: (asked.append(least), decode(stored, least))[1])
+    spec = small_spec([write_set(tmp_path / "a", range(12))])
+    for one in (spec, spec.model_copy(update={"decode": "scaled"})):
+        sets = open_sets(one.data)
+        with batches_file.batches(sets, one, SIDE_PX, tokenize, [0]) as made:
+            next(made)
+        assert set(asked) == {2 * SIDE_PX if one is not spec else None}
+        asked.clear()
+
+
 def test_a_broken_picture_is_left_out_and_counted(tmp_path: Path) -> None:
     found = taken([write_set(tmp_path / "a", range(12), broken=[2, 5])], 5)
     assert {2, 5}.isdisjoint(rows(found))
@@ -136,6 +82,46 @@ def test_a_set_of_broken_pictures_stops_the_training(tmp_path: Path) -> None:
     data = [write_set(tmp_path / "a", range(30), broken=range(15))]
     with pytest.raises(RunError, match=r"101 of \d+ pictures cannot be decoded; `pairmill verify` says"):
         taken(data, 100)
+
+
+def test_a_caption_of_which_nothing_is_left_is_left_out_and_counted(tmp_path: Path) -> None:
+    found = taken([write_set(tmp_path / "a", range(12), broken=[5], empty=[2, 7])], 5)
+    assert {2, 5, 7, -1}.isdisjoint(rows(found))
+    assert (sum(batch.empty for batch in found), sum(batch.broken for batch in found)) == (4, 2)
+    assert found[-1].position == (26,)
+
+
+def test_a_set_of_empty_captions_stops_the_training(tmp_path: Path) -> None:
+    data = [write_set(tmp_path / "a", range(30), empty=range(15))]
+    with pytest.raises(RunError, match=r"101 of \d+ captions are empty once tokenised; curate with `keep: cap"):
+        taken(data, 100)
+
+
+def test_a_shard_cut_short_is_told_with_both_lengths(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "a", range(12))
+    shard = data / "v1" / "shard-000005.tar"
+    shard.write_bytes(shard.read_bytes()[:-512])
+    with pytest.raises(RunError, match=r"shard-000005\.tar: has 10,752 bytes, .*v1\.json names 11,264; it was cut"):
+        taken([data], 3)
+
+
+def test_a_shard_with_a_flipped_bit_is_not_read(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "a", range(12))
+    shard = data / "v1" / "shard-000005.tar"
+    stored = bytearray(shard.read_bytes())
+    stored[600] ^= 1
+    shard.write_bytes(bytes(stored))
+    with pytest.raises(RunError, match=r"shard-000005\.tar: is not the file that .*v1\.json names"):
+        taken([data], 3)
+
+
+def test_rows_held_out_are_never_seen(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "a", range(20))
+    for file in folder.glob("*.json"):
+        manifest = json.loads(file.read_text())
+        manifest["shards"][1]["holdout"] = True
+        file.write_text(json.dumps(manifest))
+    assert set(rows(taken([folder], 20))) == {*range(5), *range(10, 20)}
 
 
 def test_a_shard_that_is_lost_on_the_way_is_told_where_it_is_missed(tmp_path: Path) -> None:

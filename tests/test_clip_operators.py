@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from conftest import textured_jpeg
 from pydantic import ValidationError
 
+from curation import clip_passes
 from curation.operator import Batch, Failure
 from curation.operators.clip_embed import ClipEmbed
 from curation.operators.clip_score import ClipScore
@@ -102,6 +105,117 @@ def test_vectors_are_those_that_open_clip_itself_gives(folder, opened):
     found = embedded(folder, opened, rows)
     assert np.allclose(found["clip_image"], image_ND, atol=1e-5)
     assert np.allclose(found["clip_text"], text_ND, atol=1e-5)
+
+
+def test_pictures_are_normalised_to_the_bits_of_open_clips_transform(folder, opened):
+    import open_clip
+    import torch
+    from PIL import Image
+
+    from schemas.pixels import decode
+
+    rows = batch(4)
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    pixels_BCHW = torch.stack([transform(Image.fromarray(decode(stored))) for stored in rows.stored])
+    with torch.inference_mode():
+        image_BD = torch.nn.functional.normalize(model.eval().encode_image(pixels_BCHW), dim=-1).numpy()
+    assert embedded(folder, opened, rows)["clip_image"].tobytes() == image_BD.tobytes()
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+@pytest.mark.parametrize("sizes", [[7, 7, 7], [1] * 9, [13, 1, 4]])
+def test_batches_decoded_ahead_give_the_bits_of_each_by_itself(folder, opened, ahead, sizes):
+    starts = np.cumsum([0, *sizes[:-1]]).tolist()
+    given = [(np.arange(size) + start, batch(size, start)) for size, start in zip(sizes, starts, strict=True)]
+    given[1][1].stored = [b"no picture", *given[1][1].stored[1:]]
+    with ThreadPoolExecutor(3) as decoders:
+        for number, found in enumerate(clip_passes.embedded(iter(given), opened, WIDTH, 4, decoders, ahead)):
+            rows, alone = given[number]
+            assert found.rows is rows  # who gave them knows them again
+            one = ClipEmbed(model=str(folder), batch_size=4).run(alone, opened)
+            assert found.image_ND.tobytes() == one.values["clip_image"].tobytes()
+            assert found.text_ND.tobytes() == one.values["clip_text"].tobytes()
+            assert found.failures == one.failures
+    assert number == len(sizes) - 1
+
+
+def test_nothing_is_taken_ahead_where_nothing_is_gained(folder, opened):
+    taken: list[int] = []
+
+    def watched():
+        for number in range(4):
+            taken.append(number)
+            yield np.arange(6), batch(6, 6 * number)
+
+    with ThreadPoolExecutor(3) as decoders:
+        for number, _ in enumerate(clip_passes.embedded(watched(), opened, WIDTH, 4, decoders, 0)):
+            assert taken == list(range(number + 1))
+
+
+def test_a_picture_that_cannot_be_made_ready_fails_alone(folder, opened, monkeypatch):
+    monkeypatch.setattr(opened, "seen", lambda pixels_HWC: 1 / 0 if len(pixels_HWC) == 55 else seen(pixels_HWC))
+    seen = type(opened).seen.__get__(opened)
+    found = ClipEmbed(model=str(folder), batch_size=4).run(batch(5), opened)
+    assert {row: failure.error for row, failure in found.failures.items()} == {1: "ZeroDivisionError: division by zero"}
+
+
+def test_a_compiled_model_gives_nearly_the_same_vectors(folder, opened, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # inductor takes 40 s
+    compiled = ClipEmbed(model=str(folder), batch_size=4, compile=True)
+    found = embedded(folder, compiled.open(), batch(6), compile=True)
+    for name, vectors_ND in embedded(folder, opened, batch(6)).items():
+        assert np.allclose(found[name], vectors_ND, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory) -> Path:
+    """A SigLIP of the smallest kind, with a tokenizer of its own beside its weights."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    found = tmp_path_factory.mktemp("siglip")
+    words = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", "a", "red", "circle", "more"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(found)
+    text = {"context_length": 8, "vocab_size": 7, "width": 32, "heads": 2, "layers": 2, "hf_tokenizer_name": "own"}
+    text |= {"no_causal_mask": True, "pool_type": "last", "tokenizer_kwargs": {"clean": "canonicalize"}}
+    config = {**CONFIG, "text_cfg": text, "init_logit_bias": -10, "custom_text": True}
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    (found / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    model = open_clip.create_model(f"local-dir:{found}", load_weights=False)
+    save_file(model.state_dict(), found / "open_clip_model.safetensors")
+    return found
+
+
+def test_a_siglip_with_its_own_tokenizer_needs_no_network(siglip):
+    import open_clip
+    import torch
+    from PIL import Image
+
+    from schemas.pixels import decode
+
+    operator = ClipEmbed(model=str(siglip), batch_size=4)
+    operator.check()
+    rows = batch(4)
+    found = embedded(siglip, operator.open(), rows)
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{siglip}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{siglip}")
+    pixels_BCHW = torch.stack([transform(Image.fromarray(decode(stored))) for stored in rows.stored])
+    with torch.inference_mode():
+        image_BD = model.eval().encode_image(pixels_BCHW, normalize=True).numpy()
+        text_BD = model.encode_text(tokenizer([caption or "" for caption in CAPTIONS[:4]]), normalize=True).numpy()
+    assert np.allclose(found["clip_image"], image_BD, atol=1e-6)
+    assert np.allclose(found["clip_text"], text_BD, atol=1e-6)
+    assert not np.allclose(found["clip_text"][0], found["clip_text"][1], atol=1e-3)
 
 
 @pytest.mark.parametrize("sizes", [[1] * 11, [4, 4, 3], [3, 8], [10, 1]])
@@ -214,7 +328,8 @@ def test_weights_that_do_not_fit_are_a_sentence_when_the_model_is_opened(folder,
 
 def test_published_weights_without_a_network_are_one_sentence_at_once():
     code = (
-        "from curation.clip_model import ClipModel, LoadedClip\n"
+        "from curation.clip_model import ClipModel\n"
+        "from curation.loaded_clip import LoadedClip\n"
         "from schemas.errors import RunError\n"
         "try:\n    LoadedClip(ClipModel('ViT-B-32', 'laion2b_s34b_b79k'), 'cpu', 'fp32')\n"
         "except RunError as error:\n    print(error)\n"
@@ -230,7 +345,7 @@ def test_published_weights_without_a_network_are_one_sentence_at_once():
 
 
 def test_published_weights_get_the_activation_that_they_were_trained_with(opened):
-    from curation.clip_model import quick_gelu
+    from curation.loaded_clip import quick_gelu
 
     assert quick_gelu("ViT-B-32", "openai")
     assert not quick_gelu("ViT-B-32", "laion2b_s34b_b79k")

@@ -346,8 +346,10 @@ def test_a_store_that_is_a_file_is_the_users_mistake(tmp_path: Path, verb: str) 
 def test_evaluate_takes_the_folder_that_train_made_or_the_model_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from training.evaluate import suite
+
     scored: list[Path] = []
-    monkeypatch.setattr("training.evaluate.zeroshot.zeroshot", lambda folder, *_, **__: scored.append(folder) or {})
+    monkeypatch.setattr(suite, "evaluate", lambda _, folder, *__, **___: scored.append(folder) or {"zeroshot": {}})
     for name in ("cats/1.png", "dogs/2.png", "out/model/open_clip_config.json"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()

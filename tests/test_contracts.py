@@ -25,7 +25,7 @@ from curation.operator_contract import (
 from curation.plan import build_plan
 from curation.registry import Registry, dataset_steps, operator_names
 from curation.sample_rows import sample_batch
-from schemas.columns import IMAGE
+from schemas.columns import IMAGE, any_embedding
 from schemas.pipeline import CurationSpec
 
 ROOT = Path(__file__).parents[1]
@@ -75,9 +75,8 @@ def test_columns_are_those_of_the_one_list_of_columns(tried: tuple[str, Case]) -
     assert list(column_breaches(found.operator)) == []
     own = {column.name for column in (*found.operator.reads, *found.operator.adds)}
     embeddings = {column.name for column in found.operator.adds if column.is_embedding}
-    derived = (
-        {"aspect", "shouted"} if name == "derive" else {"clip_image", "clip_text"} if name == "clip_score" else set()
-    )
+    read = {column.name for column in found.operator.reads if column == any_embedding(column.name)}
+    derived = {"aspect", "shouted"} if name == "derive" else read
     assert own - derived - embeddings <= set(DECLARED)
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 from fractions import Fraction
+from typing import Any
 
 import faiss
 import numpy as np
@@ -9,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dedup import cosine as cosine_join
-from curation.dedup import distinct_vectors, products, vectors_by_cell
-from curation.dedup.cells import assigned
-from curation.dedup.cosine import jobs_between, jobs_within
-from curation.dedup.cosine_recall import measured_recall
-from curation.dedup.distinct_vectors import distinct
-from curation.dedup.exact_cosine import Vectors, at_least, cosines, usable
+from curation.dedup.embeddings import cosine as cosine_join
+from curation.dedup.embeddings import distinct_vectors, products, vectors_by_cell
+from curation.dedup.embeddings.cells import assigned
+from curation.dedup.embeddings.cosine import jobs_between, jobs_within
+from curation.dedup.embeddings.cosine_recall import cells_for_recall, measured_recall
+from curation.dedup.embeddings.distinct_vectors import distinct
+from curation.dedup.embeddings.exact_cosine import Vectors, at_least, cosines, usable
+from curation.dedup.embeddings.kmeans import KMeans
+from curation.dedup.embeddings.vectors_by_cell import VectorsByCell, cells_per_vector, pool_centroids
 from curation.dedup.join import Job, Values, pairs_of
-from curation.dedup.kmeans import KMeans
 from curation.dedup.survivors import earlier
-from curation.dedup.vectors_by_cell import VectorsByCell, cells_per_vector, pool_centroids
 
 repeatably = settings(deadline=None, derandomize=True)  # the first call loads compiled code
 thresholds = st.sampled_from([Fraction(text) for text in ("0.6", "0.8", "0.95", "0.999", "1")])
@@ -248,6 +249,22 @@ def test_recall_of_a_join_with_another_set_counts_each_pair_of_the_sample() -> N
     assert (recall.found, recall.pairs, recall.sampled) == (len(ours), len(true), 600)
 
 
+@pytest.mark.parametrize("others_VD", [None, clustered(700, 12, seed=1, noise=2)])
+def test_cells_for_a_recall_are_the_fewest_that_find_so_many_pairs_of_the_sample(others_VD: np.ndarray | None) -> None:
+    vectors_UD, cosine = clustered(900, 12, noise=2), Fraction("0.7")
+    centroids_KD = KMeans().train(vectors_UD, 60)
+
+    def recall(nearest: int) -> float:
+        right = None if others_VD is None else VectorsByCell.of(others_VD, centroids_KD, nearest)
+        return measured_recall(VectorsByCell.of(vectors_UD, centroids_KD, nearest), right, cosine, 900).estimate
+
+    for wanted in (0.95, 0.999):
+        nearest = cells_for_recall(vectors_UD, others_VD, centroids_KD, cosine, wanted, sampled=900)
+        assert recall(nearest) >= wanted > recall(nearest - 1)
+    assert nearest > cells_for_recall(vectors_UD, None, centroids_KD, Fraction(1)) == cells_per_vector(60) == 3
+    assert cells_for_recall(vectors_UD, None, centroids_KD[:2], cosine) == 2
+
+
 def test_small_pools_are_compared_all_with_all_and_large_ones_in_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors_UD = clustered(3000, 32)
     assert pool_centroids(vectors_UD, KMeans()) is None
@@ -282,6 +299,26 @@ def test_a_product_of_floats_lies_within_its_error_of_the_exact_cosine(vectors: 
     left, right = (side.ravel() for side in np.indices((len(vectors_UD), len(vectors_UD))))
     products_UU = (units_UD @ units_UD.T).ravel()
     assert (np.abs(products_UU - cosines(measured, measured, left, right)) <= products.error(5)).all()
+
+
+def test_products_that_are_off_by_their_error_change_no_cell_and_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = np.random.default_rng(0).integers(-2, 3, (600, 6))  # many cosines are equal, or exactly at the threshold
+    vectors_UD = whole[whole.any(axis=1)].astype(np.float16)
+    centroids_KD, multiply = vectors_UD[:40], products._products
+
+    def pairs_and_cells() -> tuple[Found, list[list[int]]]:
+        by_cell = VectorsByCell.of(vectors_UD, centroids_KD, nearest=4)
+        return found_within(by_cell, Fraction("0.8")), by_cell.cells_Up.tolist()
+
+    expected = pairs_and_cells()
+    off = np.random.default_rng(1)
+
+    def multiplied(left: Any, right: Any, scratch: np.ndarray) -> np.ndarray:
+        exactly_LR = multiply(left, right, scratch)
+        return exactly_LR + 0.9 * products.error(6) * off.choice([-1, 1], exactly_LR.shape).astype(np.float32)
+
+    monkeypatch.setattr(products, "_products", multiplied)
+    assert pairs_and_cells() == expected
 
 
 def test_torch_on_a_device_names_the_same_candidates() -> None:

@@ -1,5 +1,6 @@
 """Joins by Hamming distance of 64 and 256 bits, against comparing all with all and against faiss."""
 
+import pickle
 from itertools import permutations
 
 import faiss
@@ -18,11 +19,13 @@ from hamming_codes import (
     triples,
     within,
 )
+from hamming_pairs import pairs_within
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.dedup import blocks, hamming
-from curation.dedup.hamming import MOST_DISTANCE, distinct, jobs_between, jobs_within, pairs_within
+from curation.dedup.hashes import blocks, hamming
+from curation.dedup.hashes.distinct_codes import as_words, distinct
+from curation.dedup.hashes.hamming import MOST_DISTANCE, jobs_between, jobs_within
 from curation.dedup.join import pairs_of
 
 both_widths = pytest.mark.parametrize("bits", BITS)
@@ -49,8 +52,8 @@ def test_a_join_of_two_sets_finds_what_comparing_all_with_all_finds(bits: int, d
 @both_widths
 @pytest.mark.parametrize("distance", range(MOST_DISTANCE + 1))
 def test_planted_pairs_are_found_at_every_radius(bits: int, distance: int) -> None:
-    codes_U, _ = distinct(planted(distance, 300, bits))
-    others_V, _ = distinct(np.concatenate([codes_U[::3], planted(distance + 50, 100, bits)]))
+    codes_U, _ = distinct(planted(distance, 150, bits))
+    others_V, _ = distinct(np.concatenate([codes_U[::3], planted(distance + 50, 50, bits)]))
     assert within(codes_U, distance) == brute_within(codes_U, distance)
     assert between(codes_U, others_V, distance) == brute(codes_U, others_V, distance)
 
@@ -61,8 +64,10 @@ def test_any_number_of_key_blocks_gives_the_same_pairs(
     bits: int, distance: int, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hamming, "key_blocks", lambda *_: k)
-    monkeypatch.setattr("curation.dedup.meeting.NS_PER_CANDIDATE", dict.fromkeys((1, 4), 1e9))  # to the last block
-    codes_U, _ = distinct(planted(7, 300, bits))
+    monkeypatch.setattr(
+        "curation.dedup.hashes.meeting.NS_PER_CANDIDATE", dict.fromkeys((1, 4), 1e9)
+    )  # to the last block
+    codes_U, _ = distinct(planted(7, 200, bits))
     others_V, _ = distinct(codes_U[::2] ^ np.uint64(0b11))
     assert within(codes_U, distance) == brute_within(codes_U, distance)
     assert between(codes_U, others_V, distance) == brute(codes_U, others_V, distance)
@@ -73,8 +78,8 @@ def test_any_number_of_key_blocks_gives_the_same_pairs(
 def test_faiss_finds_the_same_pairs(bits: int, distance: int) -> None:
     codes_U, _ = distinct(planted(3, 500, bits))
     index = faiss.IndexBinaryFlat(bits)
-    index.add(hamming.as_words(codes_U).view(np.uint8))
-    ends, found_distances, found = index.range_search(hamming.as_words(codes_U).view(np.uint8), distance + 1)
+    index.add(as_words(codes_U).view(np.uint8))
+    ends, found_distances, found = index.range_search(as_words(codes_U).view(np.uint8), distance + 1)
     lefts = np.repeat(np.arange(len(codes_U)), np.diff(ends.astype(np.int64)))
     once = lefts < found
     expected = zip(lefts[once].tolist(), found[once].tolist(), found_distances[once].astype(int).tolist(), strict=True)
@@ -88,7 +93,7 @@ def test_distinct_codes_are_sorted_and_know_nothing_of_rows(bits: int, data: st.
     codes = data.draw(clustered_codes(bits))
     codes_U, group_N = distinct(codes)
     assert np.array_equal(codes_U[group_N], codes)
-    as_tuples = [tuple(code) for code in hamming.as_words(codes_U).tolist()]
+    as_tuples = [tuple(code) for code in as_words(codes_U).tolist()]
     assert as_tuples == sorted(set(as_tuples))
     repeated = codes[data.draw(st.permutations([*range(len(codes)), *range(0, len(codes), 2)]))]
     assert np.array_equal(distinct(repeated)[0], codes_U)
@@ -126,12 +131,26 @@ def test_shares_of_a_join_of_two_sets_are_its_pairs_once(k: int, monkeypatch: py
 
 
 @both_widths
+def test_a_job_can_be_sent_and_reads_codes_that_cannot_be_written(bits: int) -> None:
+    codes_U, others_V = (distinct(planted(seed, 400, bits))[0] for seed in (1, 1))
+    values = (codes_U, np.zeros(len(codes_U), bool), others_V, np.arange(len(others_V)) == 3)
+    jobs = jobs_between(values, 3)
+    expected = triples(pairs_of(jobs, values))
+    for side in values:
+        side.setflags(write=False)
+    assert triples(pairs_of(pickle.loads(pickle.dumps(jobs)), values)) == expected
+    assert triples(pairs_of(pickle.loads(pickle.dumps(jobs_within(values[:2], 3))), values[:2])) == brute_within(
+        codes_U, 3
+    )
+
+
+@both_widths
 @repeatably
 @given(data=st.data())
 def test_flipping_or_permuting_the_same_bits_in_all_codes_changes_no_pair(bits: int, data: st.DataObject) -> None:
     codes, distance = data.draw(clustered_codes(bits)), data.draw(distances)
     mask, places = data.draw(st.integers(0, 2**bits - 1)), np.array(data.draw(st.permutations(range(bits))))
-    ones_NB = np.unpackbits(hamming.as_words(codes).view(np.uint8), axis=1, bitorder="little")
+    ones_NB = np.unpackbits(as_words(codes).view(np.uint8), axis=1, bitorder="little")
     bytes_NB = np.ascontiguousarray(np.packbits(ones_NB[:, places], axis=1, bitorder="little"))
     permuted = bytes_NB.view(np.uint64).reshape(codes.shape)
     flipped = codes ^ as_codes([mask], bits)[0]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hamming_codes import brute, brute_within, planted, triples
 
-from curation.dedup import sampled
-from curation.dedup.hamming import distinct
+from curation.dedup.hashes import sampled
+from curation.dedup.hashes.distinct_codes import distinct
+from curation.dedup.hashes.sampled import Sampling, jobs_sampled, sampling_for
 from curation.dedup.join import pairs_of
-from curation.dedup.sampled import Sampling, jobs_sampled, sampling_for
 
 
 def at_distance(distance: int, pairs: int) -> tuple[np.ndarray, ...]:

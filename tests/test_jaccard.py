@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dedup import jaccard
-from curation.dedup.jaccard import cross_join, self_join
 from curation.dedup.join import Job, Values, pairs_of
-from curation.dedup.word_sets import WordSets, word_sets
-from curation.dedup.words import normalised, words_of
+from curation.dedup.texts import jaccard
+from curation.dedup.texts.jaccard import cross_join, self_join
+from curation.dedup.texts.word_sets import WordSets, word_sets
+from curation.dedup.texts.words import normalised, words_of
 
 repeatably = settings(deadline=None, derandomize=True, max_examples=60)
 thresholds = st.sampled_from([Fraction(n, 20) for n in range(2, 21)])

@@ -16,6 +16,8 @@ from curation.selection.join import Join
 from schemas.columns import embedding
 from schemas.errors import InputError, RunError
 from schemas.manifest import read_manifest
+from schemas.pipeline import CurationSpec
+from schemas.reading import read_yaml
 
 repeatably = settings(
     deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -200,3 +202,10 @@ def test_an_error_while_joining_names_the_step(tmp_path: Path) -> None:
     path = outside(tmp_path, {"uid": [1, 1]})
     with pytest.raises(RunError, match=r"steps\[0\] join: the table has several rows with uid 1"):
         run_job(spec(tmp_path, {"join": {"table": path, "on": "uid", "keep_only": True}}))
+
+
+def test_it_is_written_in_yaml_as_people_write_it(tmp_path: Path) -> None:
+    text = "name: x\nsource: {table: x.parquet}\nsteps:\n  - join: {table: ids.parquet, on: uid, keep_only: true}\n"
+    (tmp_path / "spec.yaml").write_text(text)
+    (step,) = read_yaml(tmp_path / "spec.yaml", CurationSpec).spec.steps
+    assert Join.model_validate(step.parameters) == Join(table="ids.parquet", on="uid", keep_only=True)

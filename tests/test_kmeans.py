@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dedup import kmeans as kmeans_module
-from curation.dedup.cells import assigned, nearest_cells
-from curation.dedup.exact_cosine import Vectors
-from curation.dedup.kmeans import KMeans, digest, sample_rows
-from curation.dedup.nearest_centroids import near_reference
+from curation.dedup.embeddings import kmeans as kmeans_module
+from curation.dedup.embeddings.cells import assigned, nearest_cells
+from curation.dedup.embeddings.exact_cosine import Vectors
+from curation.dedup.embeddings.kmeans import KMeans, digest, sample_rows
+from curation.dedup.embeddings.nearest_centroids import near_reference
 
 repeatably = settings(deadline=None, derandomize=True)  # the first call loads compiled code
 
@@ -129,6 +129,12 @@ def test_many_cells_are_trained_in_two_levels_in_proportion_to_the_groups(monkey
     assert mean_cosine(vectors_ND, centroids_KD) > flat - 0.01
     in_the_large_group = len(set(assigned(vectors_ND[:900], centroids_KD)[0].tolist()))
     assert 25 <= in_the_large_group <= 35
+
+
+def test_vectors_of_one_direction_can_be_asked_for_many_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kmeans_module, "_MOST_IN_ONE_LEVEL", 5)
+    same_ND = np.ones((50, 4), np.float16)
+    assert KMeans().train(same_ND, 30).tolist() == [[0.5] * 4] * 30
 
 
 @repeatably

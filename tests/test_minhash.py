@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dedup import jaccard, minhash
 from curation.dedup.join import Job, Values, pairs_of
-from curation.dedup.minhash import CENTRES, Banding
-from curation.dedup.word_sets import WordSets, word_sets
+from curation.dedup.texts import jaccard, minhash
+from curation.dedup.texts.minhash import CENTRES, Banding
+from curation.dedup.texts.word_sets import WordSets, word_sets
 
 repeatably = settings(deadline=None, derandomize=True, max_examples=30)
 LOOSE = Banding(bands=32, rows=2)

@@ -16,6 +16,7 @@ from curation.analytics.query import ask, asked, connect, run_sql
 from curation.analytics.views import VIEWS
 from curation.storage.store import Store
 from schemas.errors import InputError
+from schemas.evaluations import put_scores
 
 SECRET = "the secret text beside the store"
 
@@ -30,7 +31,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     add_downloads(store, usual_pairs())
     add_version(store, usual_pairs())
     newer = [row for row in usual_pairs() if row["key"] != key_of(3)] + [pair(40)]
-    add_version(store, newer, plan="plan1", spec={"steps": STEPS[:3], "shards": {}})
+    version = add_version(store, newer, plan="plan1", spec={"steps": STEPS[:3], "shards": {}})
+    manifest = store.path(f"curated/demo/{version}.json")
+    put_scores(manifest, version, "small", folder / "model", 5, {"zeroshot": {"top1": 0.5}})
     return store
 
 

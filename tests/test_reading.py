@@ -109,8 +109,8 @@ def test_every_error_of_a_file_is_told_at_once_with_its_line(tmp_path):
     wrong = SPEC.replace("store:", "stor:").replace("12_800", "0\n  rowsperpart: 3").replace("  - language", "  - 5")
     assert error(tmp_path, wrong).split("\n") == [
         "spec.yaml:5: source.rows_per_part: must be at least 1 (here: 0)",
-        "spec.yaml:6: source.rowsperpart: there is no 'rowsperpart'; did you mean 'rows_per_part'? allowed: columns, "
-        "folder, img2dataset, manifest, rows_per_part, table, webdataset",
+        "spec.yaml:6: source.rowsperpart: there is no 'rowsperpart'; did you mean 'rows_per_part'? allowed: arrays, "
+        "columns, folder, img2dataset, manifest, rows_per_part, table, webdataset",
         "spec.yaml:9: steps[1]: a step is a name, or a name with its parameters, as in `download: {timeout_s: 20}` "
         "(here: 5)",
         "spec.yaml:2: stor: there is no 'stor'; did you mean 'store'? allowed: execution, name, operators, shards, "

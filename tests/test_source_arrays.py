@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,13 +24,14 @@ from pydantic import ValidationError
 
 from curation.analytics.query import asked
 from curation.job import Job, Wishes
+from curation.registry import dataset_steps
 from curation.selection.inputs import halves, is_vectors
 from curation.sources.formats.numpy_array import describe_array
 from curation.sources.open import TableWithArrays, open_source
 from curation.sources.table import database
 from curation.storage.store import Store
 from schemas.errors import InputError, SourceError
-from schemas.pipeline import CurationSpec, Source
+from schemas.pipeline import CurationSpec, Source, spec_schema
 
 WIDTH = 4
 
@@ -134,6 +136,14 @@ def test_shards_have_the_same_bytes_whatever_the_parts(meta):
     for rows_per_part in (3, 100):
         asked_for = spec(meta, [{"keep": "l14_img[1] > 2"}], rows_per_part=rows_per_part)
         made.append(digests(run_job(asked_for | {"store": f"{meta.parent}/store{rows_per_part}"})))
+    assert made[0] == made[1]
+
+
+def test_the_order_in_which_a_specification_lists_arrays_does_not_show(meta):
+    one, other = ({"npz": f"{meta}/*.npz", "array": array} for array in ("l14_img", "l14_txt"))
+    made = []
+    for store, arrays in (("a", {"v": one, "w": other}), ("b", {"w": other, "v": one})):
+        made.append(digests(run_job(spec(meta, arrays=arrays) | {"store": f"{meta.parent}/{store}"})))
     assert made[0] == made[1]
 
 
@@ -257,7 +267,7 @@ def read(source: TableWithArrays, folder: Path) -> pa.Table:
 FILES = st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(counts=FILES, limit=st.none() | st.integers(1, 50), dtype=st.sampled_from(["<f2", ">f4", "<f8"]), data=st.data())
 def test_every_key_has_its_vector_in_any_number_of_files_and_rows(counts, limit, dtype, data):
     with tempfile.TemporaryDirectory() as name:
@@ -401,6 +411,13 @@ def test_arrays_are_asked_for_in_one_way(source, said):
     with pytest.raises(ValidationError) as raised:
         Source.model_validate({"table": "a.parquet"} | source)
     assert said in str(raised.value)
+
+
+def test_the_json_schema_knows_arrays(meta):
+    jsonschema.validate(spec(meta), spec_schema(dataset_steps()))
+    for arrays in ({"v": {"npz": 5}}, {"v": {"pt": "a.pt"}}, {"v": "a.npy"}, ["a.npy"]):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(spec(meta, arrays=arrays), spec_schema(dataset_steps()))
 
 
 def test_files_of_another_format_are_refused_in_one_line(meta):

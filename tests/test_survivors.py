@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from hamming_pairs import leaders_within, nearest_between, pairs_within
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.dedup.components import roots
-from curation.dedup.hamming import pairs_within
-from curation.dedup.near import leaders_within, nearest_between
 from curation.dedup.survivors import RULES, Rule
 
 repeatably = settings(deadline=None, derandomize=True)  # the first call loads compiled code

@@ -102,9 +102,9 @@ def test_what_changes_a_result_changes_the_identity(change: dict[str, Any]) -> N
         ({"log": ["tensorbord"]}, r"log\[0\]: .*'tensorboard', 'wandb' or 'mlflow'"),
         ({"ema": 1.0}, "ema: must be less than 1"),
         ({"name": "Demo CLIP"}, "name: "),
-        ({"evaluate": [{"retrieval": {}}]}, r"evaluate\[0\]\.retrieval: there is no 'retrieval'.*zeroshot"),
-        ({"evaluate": [{"zeroshot": {}}]}, "name the pictures by either folder or table"),
-        ({"evaluate": [{"zeroshot": {"folder": "a", "table": "b"}}]}, "name the pictures by either folder or table"),
+        ({"evaluate": [{"retrival": {}}]}, r"\[0\]\.retrival: there is no 'retrival'.*did you mean 'retrieval'"),
+        ({"evaluate": [{"zeroshot": {}}]}, "name the pictures by one of folder, table, webdataset, parquet, set"),
+        ({"evaluate": [{"zeroshot": {"folder": "a", "table": "b"}}]}, "name the pictures by one of folder, table"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place_and_what_is_allowed(

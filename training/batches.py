@@ -1,40 +1,54 @@
 """Batches of curated sets: rows drawn in order, decoded in threads, tokenised, and put together ahead of need.
 
-Shapes: B pairs, C channels, H and W the model's side in pixels, T tokens. What comes out depends on sets, seed, batch
-size and `shuffle_rows`; never on workers or cache.
+Shapes: B pairs of this rank, C channels, H and W the model's side in pixels, T tokens. What comes out depends on sets,
+seed, batch size and `shuffle_rows`; never on workers or cache. A step's batch is the same for any number of ranks, of
+which each takes its slice.
 """
 
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from schemas.errors import RunError
+from schemas.errors import InputError, RunError
 from schemas.picture_transform import square
 from schemas.pixels import DecodeError, decode
 from schemas.training import TrainingSpec
+from training.agreement import Agreement, agreement
+from training.captions import Tokens
 from training.curated_set import Cache, CuratedSet, Row
 from training.order import next_set
+from training.stalls import Stalls
 
-Item = TypeVar("Item")
 BATCHES_AHEAD = 4
-_MOST_TOKENISED = 65_536  # captions whose tokens are remembered
-_BROKEN_ALLOWED = 100  # broken pictures, or one in ten of the rows seen, whichever is more
+_ALLOWED = 100  # rows left out for one reason, or one in ten of the rows seen, whichever is more
+_TWICE = 2  # the side wanted: what is decoded smaller than that looks blurred
+_BROKEN, _EMPTY = "broken", "empty"
+_TOO_MANY = {
+    _BROKEN: "pictures cannot be decoded; `pairmill verify` says which files of the data set are damaged",
+    _EMPTY: "captions are empty once tokenised; curate with `keep: caption_words > 0`, or name other `captions`",
+}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of one step: uint8 `pixels_BCHW`, int64 `tokens_BT`, and the rows of each set seen after it."""
+    """This rank's pairs of one step: uint8 `pixels_BCHW`, int64 `tokens_BT`.
+
+    `position` counts the rows of each set seen after it, `broken` and `empty` the rows that were left out on the way,
+    because their picture cannot be decoded or nothing is left of their caption; all three are the same on all ranks.
+    """
 
     pixels_BCHW: np.ndarray
     tokens_BT: np.ndarray
     position: tuple[int, ...]
-    broken: int  # rows of this batch's draw that were left out, because their picture cannot be decoded
+    broken: int
+    empty: int = 0
+    stalls: Stalls = field(default_factory=Stalls)
 
 
 @contextlib.contextmanager
@@ -44,82 +58,36 @@ def batches(
     side_px: int,
     tokenize: Callable[[list[str]], Any],
     position: Sequence[int],
+    *,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[Iterator[Batch]]:
-    """Batches without end, after the rows of `position` have been seen; closing ends the threads that make them."""
-    with ThreadPoolExecutor(spec.workers, "decode") as decoders, ThreadPoolExecutor(1, "batches") as maker:
+    """Batches without end, after the rows of `position` have been seen; closing ends the threads that make them.
 
-        def decode_all(stored: Sequence[bytes | None]) -> list[np.ndarray | None]:
-            return list(decoders.map(lambda one: _square(one, side_px), stored))
-
-        cache = Cache(int(spec.cache_gb * 1e9), 3 * side_px * side_px, decode_all)
-        made = _Maker(_drawn(sets, spec, position, cache), spec.batch_size, Tokens(tokenize), decode_all)
+    Raises InputError where the ranks cannot share a batch evenly, RunError on the way.
+    """
+    if spec.batch_size % ranks:
+        raise InputError(
+            f"training {spec.name}: batch_size {spec.batch_size} cannot be shared evenly by {ranks} processes; "
+            f"take a multiple of {ranks}"
+        )
+    united = agreement(rank, ranks)
+    with contextlib.ExitStack() as stack:
+        decoders = stack.enter_context(ThreadPoolExecutor(spec.workers, "decode"))
+        reader = stack.enter_context(ThreadPoolExecutor(1, "read"))
+        maker = stack.enter_context(ThreadPoolExecutor(1, "batches"))
+        scaled = getattr(spec, "decode", "full") == "scaled"
+        pictures = _Pictures(decoders, spec.workers, side_px, _TWICE * side_px if scaled else None)
+        cache = Cache(int(spec.cache_gb * 1e9), 3 * side_px * side_px, pictures.squares)
+        rows = _drawn(sets, spec, position, cache, reader)
+        made = _Maker(rows, spec.batch_size, rank, ranks, united, Tokens(tokenize), pictures)
         try:
             yield _ahead(made.batches(), maker)
         finally:
-            maker.shutdown(cancel_futures=True)  # before the decoders, which it needs
-
-
-@dataclass
-class Tokens:
-    """Tokens of captions; a caption seen before is not tokenised again, which takes longer than its forward pass."""
-
-    tokenize: Callable[[list[str]], Any]
-    _known: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def of(self, captions: Sequence[str]) -> np.ndarray:
-        """int64 `tokens_BT` of captions."""
-        new = list(dict.fromkeys(caption for caption in captions if caption not in self._known))
-        if len(self._known) + len(new) > _MOST_TOKENISED:
-            self._known, new = {}, list(dict.fromkeys(captions))
-        if new:
-            self._known |= zip(new, np.asarray(self.tokenize(new), np.int64), strict=True)
-        return np.stack([self._known[caption] for caption in captions])
-
-
-@dataclass
-class _Maker:
-    """Draws rows until a batch is full; broken pictures are left out and counted."""
-
-    rows: "Iterator[Drawn]"
-    batch_size: int
-    tokens: Tokens
-    decode_all: Callable[[Sequence[bytes | None]], list[np.ndarray | None]]
-    seen: int = 0
-    broken: int = 0
-
-    def batches(self) -> Iterator[Batch]:
-        while True:
-            yield self._next()
-
-    def _next(self) -> Batch:
-        squares: list[np.ndarray] = []
-        captions: list[str] = []
-        before = self.broken
-        while len(squares) < self.batch_size:
-            drawn = list(islice(self.rows, self.batch_size - len(squares)))
-            pictures = self._pictures([one.row for one in drawn])
-            squares += [picture for picture in pictures if picture is not None]
-            captions += [one.caption for one, picture in zip(drawn, pictures, strict=True) if picture is not None]
-            self.seen += len(drawn)
-            self.broken += sum(picture is None for picture in pictures)
-            self._require_mostly_whole()
-        # A view with channels last in memory, as convolutions on a CPU like it: a quarter of their time.
-        pixels_BCHW = np.stack(squares).transpose(0, 3, 1, 2)
-        return Batch(pixels_BCHW, self.tokens.of(captions), drawn[-1].position, self.broken - before)
-
-    def _pictures(self, rows: Sequence[Row]) -> list[np.ndarray | None]:
-        """Squares of rows, uint8 HWC; those of rows that lie decoded in the cache are taken as they are."""
-        stored = {i: row.picture for i, row in enumerate(rows) if isinstance(row.picture, bytes)}
-        decoded = dict(zip(stored, self.decode_all(list(stored.values())), strict=True))
-        ready = [row.picture if isinstance(row.picture, np.ndarray) else None for row in rows]
-        return [decoded.get(i, picture) for i, picture in enumerate(ready)]
-
-    def _require_mostly_whole(self) -> None:
-        if self.broken > max(_BROKEN_ALLOWED, self.seen // 10):
-            raise RunError(
-                f"{self.broken:,} of {self.seen:,} pictures cannot be decoded; `pairmill verify` says which files of "
-                "the data set are damaged"
-            )
+            if united is not None:
+                united.close()
+            maker.shutdown(cancel_futures=True)  # before the others, which it needs
+            reader.shutdown(cancel_futures=True)
 
 
 class Drawn(NamedTuple):
@@ -130,11 +98,122 @@ class Drawn(NamedTuple):
     position: tuple[int, ...]
 
 
-def _drawn(sets: Sequence[CuratedSet], spec: TrainingSpec, position: Sequence[int], cache: Cache) -> Iterator[Drawn]:
+class _Pair(NamedTuple):
+    """A row made ready: uint8 `pixels_HWC` and `tokens_T`; None for what cannot be decoded, or is empty."""
+
+    pixels_HWC: np.ndarray | None
+    tokens_T: np.ndarray | None
+
+    @property
+    def fault(self) -> str:
+        return _BROKEN if self.pixels_HWC is None else _EMPTY if self.tokens_T is None else ""
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Decodes in threads: libraries let go of Python's lock while they work."""
+
+    decoders: Executor
+    workers: int
+    side_px: int
+    at_least_px: int | None  # of the shorter side, where pictures may be decoded smaller than they are
+
+    def squares(self, stored: Sequence[bytes | None]) -> list[np.ndarray | None]:
+        """uint8 `pixels_HWC` of stored pictures; None where there is none or it is broken."""
+        some = max(1, -(-len(stored) // (4 * self.workers)))  # a task for each picture would cost as much as it does
+        shares = [stored[start : start + some] for start in range(0, len(stored), some)]
+        return [square for share in self.decoders.map(self._share, shares) for square in share]
+
+    def _share(self, stored: Sequence[bytes | None]) -> list[np.ndarray | None]:
+        return [self._square(one) for one in stored]
+
+    def _square(self, stored: bytes | None) -> np.ndarray | None:
+        if stored is None:
+            return None
+        try:
+            return square(decode(stored, self.at_least_px), self.side_px)
+        except DecodeError:
+            return None
+
+
+@dataclass
+class _Maker:
+    """Draws rows until a batch is full; rows at fault are left out and counted."""
+
+    rows: Iterator[Drawn]
+    batch_size: int
+    rank: int
+    ranks: int
+    united: Agreement | None
+    tokens: Tokens
+    pictures: _Pictures
+    seen: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def batches(self) -> Iterator[Batch]:
+        while True:
+            yield self._next()
+
+    def _next(self) -> Batch:
+        """The next batch of all ranks, and of it this rank's slice."""
+        ready: dict[tuple[int, ...], _Pair] = {}
+        fit: list[Drawn] = []
+        before, stalls = self.left_out.copy(), Stalls()
+        while len(fit) < self.batch_size:
+            with stalls.timed("read_s"):
+                drawn = list(islice(self.rows, self.batch_size - len(fit)))
+            faults = self._faults(drawn, ready, stalls)
+            fit += [one for place, one in enumerate(drawn) if place not in faults]
+            self.seen += len(drawn)
+            self.left_out.update(faults.values())
+            self._require_mostly_fit()
+        mine = fit[self._share(self.batch_size)]
+        self._prepare([one for one in mine if one.position not in ready], ready, stalls)
+        pairs = [ready[one.position] for one in mine]
+        # A view with channels last in memory, as convolutions on a CPU like it: a quarter of their time.
+        pixels_BCHW = np.stack([pair.pixels_HWC for pair in pairs]).transpose(0, 3, 1, 2)  # type: ignore[misc]
+        tokens_BT = np.stack([pair.tokens_T for pair in pairs])  # type: ignore[misc]
+        broken, empty = (self.left_out[fault] - before[fault] for fault in (_BROKEN, _EMPTY))
+        return Batch(pixels_BCHW, tokens_BT, drawn[-1].position, broken, empty, stalls)
+
+    def _share(self, count: int) -> slice:
+        return slice(self.rank * count // self.ranks, (self.rank + 1) * count // self.ranks)
+
+    def _faults(self, drawn: Sequence[Drawn], ready: dict[tuple[int, ...], _Pair], stalls: Stalls) -> dict[int, str]:
+        """Which of the rows are at fault, by place: each rank looks at its share, or at all where none can be asked."""
+        places = range(len(drawn))[self._share(len(drawn)) if self.united else slice(None)]
+        self._prepare([drawn[place] for place in places], ready, stalls)
+        found = {place: fault for place in places if (fault := ready[drawn[place].position].fault)}
+        if self.united is None:
+            return found
+        with stalls.timed("agree_s"):
+            return self.united.united(found)
+
+    def _prepare(self, drawn: Sequence[Drawn], ready: dict[tuple[int, ...], _Pair], stalls: Stalls) -> None:
+        """Decode and tokenise rows; pictures that lie decoded in the cache are taken as they are."""
+        with stalls.timed("decode_s"):
+            stored = {i: one.row.picture for i, one in enumerate(drawn) if isinstance(one.row.picture, bytes)}
+            decoded = dict(zip(stored, self.pictures.squares(list(stored.values())), strict=True))
+        with stalls.timed("tokenise_s"):
+            tokens = self.tokens.unless_empty([one.caption for one in drawn])
+        for i, (one, tokens_T) in enumerate(zip(drawn, tokens, strict=True)):
+            kept = one.row.picture if isinstance(one.row.picture, np.ndarray) else None
+            ready[one.position] = _Pair(decoded.get(i, kept), tokens_T)
+
+    def _require_mostly_fit(self) -> None:
+        for fault, count in self.left_out.items():
+            if count > max(_ALLOWED, self.seen // 10):
+                raise RunError(f"{count:,} of {self.seen:,} {_TOO_MANY[fault]}")
+
+
+def _drawn(
+    sets: Sequence[CuratedSet], spec: TrainingSpec, position: Sequence[int], cache: Cache, reader: Executor
+) -> Iterator[Drawn]:
     """Rows without end; after each, the rows seen are in proportion to the sets' weights."""
     seen, weights = list(position), [one.weight for one in sets]
     streams = [
-        one.from_row(seen[number], spec.shuffle_rows, (spec.seed, number), cache) for number, one in enumerate(sets)
+        one.from_row(seen[number], spec.shuffle_rows, (spec.seed, number), cache, reader)
+        for number, one in enumerate(sets)
     ]
     while True:
         number = next_set(seen, weights)
@@ -143,20 +222,14 @@ def _drawn(sets: Sequence[CuratedSet], spec: TrainingSpec, position: Sequence[in
         yield Drawn(row, caption, tuple(seen))
 
 
-def _square(stored: bytes | None, side_px: int) -> np.ndarray | None:
-    """uint8 `pixels_HWC` of a stored picture, or None where there is none or it is broken."""
-    if stored is None:
-        return None
-    try:
-        return square(decode(stored), side_px)
-    except DecodeError:
-        return None
-
-
-def _ahead(items: Iterator[Item], maker: Executor) -> Iterator[Item]:
-    """The items in order, some of them made ahead in one thread; what making them raises is raised here."""
+def _ahead(items: Iterator[Batch], maker: Executor) -> Iterator[Batch]:
+    """The batches in order, some of them made ahead in one thread; what making them raises is raised here."""
     flights = deque(maker.submit(next, items) for _ in range(BATCHES_AHEAD))
     while True:
-        item = flights.popleft().result()
+        flight = flights.popleft()
+        waited = Stalls()
+        with waited.timed("wait_s"):
+            batch = flight.result()
+        batch.stalls.wait_s = waited.wait_s
         flights.append(maker.submit(next, items))
-        yield item
+        yield batch

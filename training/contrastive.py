@@ -16,9 +16,9 @@ from schemas.training import TrainingSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from training.batches import Batch
     from training.checkpoint import State
     from training.curated_set import CuratedSet
+    from training.evaluate.suite import Test
     from training.model import Model
     from training.ranks import Ranks
 
@@ -48,6 +48,7 @@ def train_contrastive(
     from training.batches import batches
     from training.checkpoint import State, restore
     from training.ema import Ema
+    from training.evaluate.suite import open_tests
     from training.learner import Contrastive
     from training.logs import require_boards
     from training.loop import optimizer_for, run_steps
@@ -57,7 +58,7 @@ def train_contrastive(
     sets = _sets(spec)
     _refuse_unfit(spec, sets, asked_ranks().count)
     require_boards(spec)
-    tests = _Tests(spec)
+    tests = open_tests(spec.evaluate)
     device = _device(spec)
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
@@ -82,10 +83,12 @@ def train_contrastive(
         def scores() -> dict[str, Any]:
             return _scores(spec, on_meta, state, tests, device, ranks)
 
-        made = opened.enter_context(batches(sets, spec, model.side_px, model.tokenize, state.position))
+        made = opened.enter_context(
+            batches(sets, spec, model.side_px, model.tokenize, state.position, rank=ranks.rank, ranks=ranks.count)
+        )
         top = _top_samples_per_s(on_meta, ranks)
         run_steps(
-            learner, state, _shares(made, ranks), spec, identity,
+            learner, state, made, spec, identity,
             progress=progress if ranks.first else None, measure=scores, top_samples_per_s=top,
         )  # fmt: skip
         metrics = {**_counts(spec, state), **scores()}
@@ -94,42 +97,27 @@ def train_contrastive(
     return TrainResult(spec.folder, spec.folder / MODEL, metrics)
 
 
-class _Tests:
-    """The evaluations of a specification, read before anything is trained."""
-
-    def __init__(self, spec: TrainingSpec) -> None:
-        from training.evaluate.labelled import read_labelled
-
-        self._read = [(e.zeroshot, read_labelled(e.zeroshot)) for e in spec.evaluate]
-
-    def scores(self, model_folder: Path, device: str, suffix: str = "") -> dict[str, Any]:
-        """The scores of a saved model, by the evaluations' names."""
-        from training.evaluate.zeroshot import zeroshot
-
-        return {
-            asked.name + suffix: zeroshot(
-                model_folder, test.files, test.labels, test.class_names, test.templates, device=device
-            )
-            for asked, test in self._read
-        }
-
-
 def _scores(
-    spec: TrainingSpec, on_meta: "Model", state: "State", tests: _Tests, device: str, ranks: "Ranks"
+    spec: TrainingSpec, on_meta: "Model", state: "State", tests: Sequence["Test"], device: str, ranks: "Ranks"
 ) -> dict[str, Any]:
     """Save the weights as they are, and the averaged ones, and score both; all ranks call it, the first one does it."""
     import torch
+
+    from training.evaluate.noted import note_scores
+    from training.evaluate.suite import evaluate
 
     found: dict[str, Any] = {}
     kinds = [(MODEL, "", state.network.state_dict())]
     if state.ema is not None:
         kinds.append((AVERAGED, "_ema", state.ema.weights))
-    for folder, suffix, weights in kinds:
-        whole = _whole(weights)
+    for name, suffix, weights in kinds:
+        whole, folder = _whole(weights), spec.folder / name
         if ranks.first:
             with torch.random.fork_rng():  # looking at a model does not change how it goes on
-                _save(on_meta, whole, spec.folder / folder)
-                found |= tests.scores(spec.folder / folder, device, suffix)
+                _save(on_meta, whole, folder)
+                scores = {test + suffix: record for test, record in evaluate(tests, folder, device).items()}
+            note_scores(spec.folder, folder, scores, state.step)
+            found |= scores
     ranks.wait()
     return found
 
@@ -145,14 +133,6 @@ def _save(on_meta: "Model", weights: Mapping[str, "Tensor"], folder: Path) -> No
     network = copy.deepcopy(on_meta.network)
     network.load_state_dict(weights, assign=True)
     save_model(replace(on_meta, network=network), folder)
-
-
-def _shares(made: Iterator["Batch"], ranks: "Ranks") -> Iterator["Batch"]:
-    """This rank's part of each batch."""
-    for batch in made:
-        size = len(batch.pixels_BCHW) // ranks.count
-        mine = slice(ranks.rank * size, (ranks.rank + 1) * size)
-        yield replace(batch, pixels_BCHW=batch.pixels_BCHW[mine], tokens_BT=batch.tokens_BT[mine])
 
 
 def _top_samples_per_s(on_meta: "Model", ranks: "Ranks") -> float | None:

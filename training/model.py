@@ -3,7 +3,6 @@
 Shapes: B pictures or captions, C channels, H and W the model's side in pixels, T tokens, D numbers per embedding.
 """
 
-import difflib
 import json
 import logging
 import math
@@ -20,8 +19,10 @@ from torch.nn import functional
 
 from schemas.errors import InputError
 from schemas.training import TrainingSpec
+from training.lengths import any_length
+from training.model_config import model_config
 
-WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
+WEIGHTS, CONFIG, TEXT_TOWER = "open_clip_model.safetensors", "open_clip_config.json", "text_tower"
 # Where SigLIP's temperature and bias begin (arXiv 2303.15343, section 3.2): most pairs are negatives.
 _SIGMOID_START = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
@@ -42,8 +43,11 @@ class Model:
 
     def embed_pictures(self, pixels_BCHW: Tensor) -> Tensor:
         """image_BD of uint8 pixels: float32, of unit length."""
-        floats_BCHW = (pixels_BCHW.to(self.device).float() - self._per_channel("mean")) / self._per_channel("std")
-        return functional.normalize(self.network.encode_image(floats_BCHW).float(), dim=-1)
+        return functional.normalize(self.network.encode_image(self.normalised(pixels_BCHW)).float(), dim=-1)
+
+    def normalised(self, pixels_BCHW: Tensor) -> Tensor:
+        """floats_BCHW of uint8 pixels, on the model's device: what the picture tower takes."""
+        return (pixels_BCHW.to(self.device).float() - self._per_channel("mean")) / self._per_channel("std")
 
     def embed_captions(self, tokens_BT: Tensor) -> Tensor:
         """text_BD of tokens: float32, of unit length."""
@@ -65,28 +69,28 @@ def build_model(spec: TrainingSpec, device: str) -> Model:
         asked = {**asked, "model_cfg": {**_SIGMOID_START, **asked["model_cfg"]}}
     start = {name: asked["model_cfg"][name] for name in _SIGMOID_START if name in asked["model_cfg"]}
     from_folder = spec.pretrained is not None and Path(spec.pretrained).is_dir()
-    with _as_input_error(f"model {spec.model} ({spec.pretrained or 'new weights'})"), _folder_with(asked) as folder:
+    with _as_input_error(f"model {spec.model} ({spec.pretrained or 'new weights'})"):
         if spec.pretrained is None or from_folder:
-            network = open_clip.create_model(f"local-dir:{folder}", load_weights=False, device=device)
+            network = _built(asked, device, as_declared=not from_folder)
         else:
             quick = bool(asked["model_cfg"].get("quick_gelu"))
             network = open_clip.create_model(
                 spec.model, pretrained=spec.pretrained, device=device, force_quick_gelu=quick, **start
             )
-        network.visual.to(memory_format=torch.channels_last)  # a quarter quicker; weights are saved the same
         if from_folder:
             _load(network, Path(str(spec.pretrained)))
-        named = not spec.model.endswith(".json")
-        return _model(network, asked, open_clip.get_tokenizer(spec.model if named else f"local-dir:{folder}"))
+        return _model(network, asked, _tokenizer(spec.model, asked))
 
 
 def load_model(folder: Path, device: str) -> Model:
     """A model from its folder, ready for scoring. Raises InputError where there is none that can be loaded."""
     import open_clip
 
-    with _as_input_error(f"model {folder}"):
+    # New weights, which the saved ones replace, are drawn at random: nobody else's numbers shall change by that.
+    with _as_input_error(f"model {folder}"), torch.random.fork_rng(devices=[]):
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        network = open_clip.create_model(f"local-dir:{folder}", device=device, require_pretrained=True)
+        network = _built(config, device, text_tower=folder / TEXT_TOWER)
+        _load(network, folder)
         return _model(network.eval(), config, open_clip.get_tokenizer(f"local-dir:{folder}"))
 
 
@@ -99,43 +103,16 @@ def save_model(model: Model, folder: Path) -> None:
     _replaced(folder / WEIGHTS, lambda path: save_file(tensors, path))
     if hasattr(model.tokenize, "save_pretrained"):  # one of Hugging Face; open_clip brings its own
         model.tokenize.save_pretrained(folder)
+    if "hf_model_name" in model.config["model_cfg"]["text_cfg"]:  # so that it is built where that name is unknown
+        model.network.text.config.save_pretrained(folder / TEXT_TOWER)
     _replaced(
         folder / CONFIG, lambda path: path.write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")
     )
 
 
-def model_config(name: str) -> dict[str, Any]:
-    """{model_cfg, preprocess_cfg} of an open_clip name or of a JSON file that holds them, or model_cfg alone."""
-    if not name.endswith(".json"):
-        import open_clip
-
-        known = open_clip.get_model_config(name)
-        if known is not None:
-            return _contrastive(name, {"model_cfg": known})
-        near = difflib.get_close_matches(name, open_clip.list_models(), 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "name one of open_clip's, or a path that ends in .json"
-        raise InputError(f"model {name!r}: open_clip has none of that name; {hint}")
-    try:
-        found = json.loads(Path(name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"model {name}: there is no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"model {name}: cannot be read as JSON: {error}") from error
-    return _contrastive(name, found if isinstance(found, dict) else {})
-
-
-def _contrastive(name: str, found: dict[str, Any]) -> dict[str, Any]:
-    """The configuration in its parts. Raises InputError where it is none of a model with two towers alone."""
-    inner = found.get("model_cfg", found)
-    missing = [part for part in ("embed_dim", "vision_cfg", "text_cfg") if part not in inner]
-    if missing:
-        raise InputError(f"model {name}: is no configuration of an open_clip model; it lacks {', '.join(missing)}")
-    if "multimodal_cfg" in inner:
-        raise InputError(f"model {name}: is a CoCa, whose captioning loss is not trained here; take one without")
-    return {"model_cfg": inner, "preprocess_cfg": found.get("preprocess_cfg", {})}
-
-
 def _model(network: Any, asked: Mapping[str, Any], tokenizer: Any) -> Model:
+    network.visual.to(memory_format=torch.channels_last)  # a quarter quicker; weights are saved the same
+    any_length(network)
     size, pictures = network.visual.image_size, network.visual.preprocess_cfg
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
@@ -149,26 +126,77 @@ def _model(network: Any, asked: Mapping[str, Any], tokenizer: Any) -> Model:
     return Model(network, tokenizer, int(sides.pop()), config)
 
 
+def _built(asked: Mapping[str, Any], device: str, *, as_declared: bool = False, text_tower: Path | None = None) -> Any:
+    """A network of new weights; `as_declared` fetches a tower's own where the configuration says that it has some.
+
+    A timm tower is set to the side that is asked for, which open_clip leaves undone.
+    """
+    import open_clip
+
+    config = json.loads(json.dumps(dict(asked)))
+    if text_tower is not None and text_tower.is_dir():
+        config["model_cfg"]["text_cfg"]["hf_model_name"] = str(text_tower)
+    with tempfile.TemporaryDirectory() as folder:  # with the configuration alone: what open_clip reads one from
+        Path(folder, CONFIG).write_text(json.dumps(config), encoding="utf-8")
+        side = config["model_cfg"]["vision_cfg"].get("image_size", 224)
+        timm = {"force_image_size": side} if "timm_model_name" in config["model_cfg"]["vision_cfg"] else {}
+        network = open_clip.create_model(
+            f"local-dir:{folder}",
+            load_weights=False,
+            device=device,
+            pretrained_image=as_declared and bool(config["model_cfg"]["vision_cfg"].get("timm_model_pretrained")),
+            pretrained_text=as_declared and bool(config["model_cfg"]["text_cfg"].get("hf_model_pretrained")),
+            **timm,
+        )
+    return network
+
+
+def _tokenizer(name: str, asked: Mapping[str, Any]) -> Any:
+    """The tokenizer that a configuration names; one of Hugging Face by its name or folder."""
+    import open_clip
+
+    text = asked["model_cfg"]["text_cfg"]
+    if not name.endswith(".json"):
+        return open_clip.get_tokenizer(name)
+    given = {"context_length": text.get("context_length", 77), **text.get("tokenizer_kwargs", {})}
+    if "hf_tokenizer_name" not in text:
+        return open_clip.tokenizer.SimpleTokenizer(**given)
+    return open_clip.tokenizer.HFTokenizer(
+        text["hf_tokenizer_name"], tokenizer_mode=text.get("tokenizer_mode"), **given
+    )
+
+
 def _load(network: Any, folder: Path) -> None:
+    """Weights of a folder; position embeddings are resized where the sides or contexts differ. Raises InputError."""
+    import open_clip
     from safetensors.torch import load_file
 
     missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
     if missing:
-        raise InputError(f"pretrained {folder}: the folder has no {missing[0]}")
+        raise InputError(f"model {folder}: the folder has no {missing[0]}")
     weights = load_file(folder / WEIGHTS)
     if network.logit_bias is not None:  # from a model trained with InfoNCE, which has no bias
         weights.setdefault("logit_bias", network.logit_bias.detach())
+    open_clip.model.resize_pos_embed(weights, network)
+    open_clip.model.resize_text_pos_embed(weights, network)
+    _require_shapes(network, weights, folder)
     network.load_state_dict(weights)
     pictures = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("preprocess_cfg", {})
     network.visual.preprocess_cfg.update({name: pictures[name] for name in ("mean", "std") if name in pictures})
 
 
-@contextmanager
-def _folder_with(config: Mapping[str, Any]) -> Iterator[str]:
-    """A folder with that configuration alone: what open_clip reads a model of no name from."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, CONFIG).write_text(json.dumps(config), encoding="utf-8")
-        yield folder
+def _require_shapes(network: Any, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Name the first tensor that does not fit."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    for name, shape in wanted.items():
+        if name not in weights:
+            raise InputError(f"weights of {folder}: have no tensor {name}, which the model has as {shape}")
+        if tuple(weights[name].shape) != shape:
+            there = tuple(weights[name].shape)
+            raise InputError(f"weights of {folder}: tensor {name} has the shape {there}, the model's has {shape}")
+    strange = [name for name in weights if name not in wanted]
+    if strange:
+        raise InputError(f"weights of {folder}: have the tensor {strange[0]}, which the model has not")
 
 
 @contextmanager

@@ -10,18 +10,22 @@ import contextlib
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import TCPStore
 
 from training.launch import MEETING_FILE
 
 _PR_SET_PDEATHSIG = 1
+_LOOK_EVERY_S = 0.02
 _LONGEST_WAIT = timedelta(hours=1)  # while the first rank evaluates; one that dies is noticed by who started it
 
 
@@ -70,15 +74,23 @@ def joined(device: str) -> Iterator[Ranks]:
     if meeting:  # started by `training.launch`, with which this one shall end, however that is killed
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM), 0, 0, 0)
     backend = "nccl" if device.startswith("cuda") else "gloo"
-    dist.init_process_group(
-        backend,
-        init_method=f"file://{meeting}" if meeting else "env://",
-        rank=ranks.rank,
-        world_size=ranks.count,
-        timeout=_LONGEST_WAIT,
-    )
+    store = _meet(Path(meeting), ranks) if meeting else None
+    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.count, timeout=_LONGEST_WAIT)
     yield ranks
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
+
+
+def _meet(file: Path, ranks: Ranks) -> TCPStore:
+    """A store of the ranks on this machine; the first one holds it, and the file says where."""
+    if ranks.first:
+        store = TCPStore("127.0.0.1", 0, ranks.count, is_master=True, wait_for_workers=False)
+        fresh = file.with_suffix(".new")
+        fresh.write_text(str(store.port))
+        fresh.replace(file)
+        return store
+    while not file.exists():  # where the first rank fails before, `training.launch` stops this one
+        time.sleep(_LOOK_EVERY_S)
+    return TCPStore("127.0.0.1", int(file.read_text()), ranks.count, is_master=False)
 
 
 def gathered(local_bD: Tensor, ranks: Ranks) -> Tensor:

@@ -38,14 +38,15 @@ def connect(
     with_versions: Mapping[str, str] | None = None,
     *,
     downloads: bool = True,
+    evaluations: bool = True,
     of_store: bool = False,
     limits: Limits = _DEFAULT_LIMITS,
     spill: Path | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """DuckDB over one version (default: the newest), locked; `with_versions` maps schemas to `name@version`.
 
-    `downloads=False` leaves that view empty, which saves reading the plans' records. `of_store` gives no version's
-    views. `spill` is a folder for what does not fit into memory; a user's question gets none.
+    `downloads=False` and `evaluations=False` leave these views empty, which saves reading their records. `of_store`
+    gives no version's views. `spill` is a folder for what does not fit into memory; a user's question gets none.
     Raises InputError where there is no such version.
     """
     store = Store.existing(store_path)
@@ -61,6 +62,7 @@ def connect(
         for alias, other in others.items():
             views.add_version(other, alias)
         views.add_runs()
+        views.add_evaluations(evaluations)
         views.add_downloads(chosen if downloads else None)
         views.explain()
     except duckdb.IOException as error:
@@ -110,6 +112,7 @@ def asked(
         version or None,
         with_versions,
         downloads=downloads,
+        evaluations="evaluations" in text.lower(),
         of_store=bool(views) and views <= OF_STORE,
         limits=limits,
     )

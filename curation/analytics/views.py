@@ -3,7 +3,7 @@
 samples    one row per key of the version's source snapshot
 curated    the rows of the shards, embeddings too
 funnel, shards, columns    the manifest as tables
-runs, downloads            the store's own: every run; every fetch, with what differs from run to run
+runs, evaluations, downloads    the store's own: every run; scores of models; every fetch, which differs from run to run
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,9 @@ import pyarrow as pa
 from curation.fetch.ledger import LEDGER
 from curation.storage import layout
 from curation.storage.store import Store
-from curation.versions import Chosen, read_runs
+from curation.versions import Chosen, names, read_runs
 from schemas import columns as c
+from schemas.evaluations import read_scores
 
 VIEWS = {
     "samples": "one row per key of the version's source snapshot: its columns, signals and fate, sorted by key",
@@ -27,9 +28,10 @@ VIEWS = {
     "shards": "one row per shard: files, rows, bytes, digests",
     "columns": "name, type and meaning of the columns of samples and curated",
     "runs": "every run on this store, in the order they started",
+    "evaluations": "one row per score of a model that was trained on a set of this store, in the order of time",
     "downloads": "one row per URL and time that it was wanted: status, host, attempts, when, seconds, bytes",
 }
-OF_STORE = {"runs"}  # the others are of one version
+OF_STORE = {"runs", "evaluations"}  # the others are of one version
 _FATE_COLUMNS = (c.FATE, c.FATE_STEP, c.FATE_REASON, c.DUPLICATE_OF)
 _MEANINGS = {
     "runs": {
@@ -38,6 +40,18 @@ _MEANINGS = {
         "plan": "the plan that was run",
         "version": "the version it made; NULL where the run has not finished",
         "finished_at": "when it finished, UTC; NULL where it has not",
+    },
+    "evaluations": {
+        "name": "the data set that the model was trained on",
+        "version": "and which version of it",
+        "training": "the training's name",
+        "model": "folder of the model",
+        "step": "the training's step at which the model was; NULL where nobody knows",
+        "evaluation": "what the scores stand under in the specification",
+        "class": "the class that the score is of; NULL for all",
+        "metric": "what was measured: top1, mean_per_class_recall, image_to_text_recall@1 …",
+        "value": "the score; shares from 0 to 1",
+        "evaluated_at": "when, UTC",
     },
     "downloads": {
         "key": "key of the first row that wanted the URL",
@@ -74,6 +88,10 @@ _TABLES = {
     ),
     "runs": pa.schema(
         {"number": _NUMBER, "name": _NAME, "plan": _NAME, "version": _NAME, "finished_at": pa.timestamp("us")}
+    ),
+    "evaluations": pa.schema(
+        {"name": _NAME, "version": _NAME, "training": _NAME, "model": _NAME, "step": _COUNT, "evaluation": _NAME}
+        | {"class": _NAME, "metric": _NAME, "value": pa.float64(), "evaluated_at": pa.timestamp("us")}
     ),
 }
 _SQL_TYPES = {
@@ -120,6 +138,15 @@ class Views:
             for run in read_runs(self._store)
         ]
         self._add_table("main", "runs", rows)
+
+    def add_evaluations(self, read: bool) -> None:
+        """The view of all scores that were noted beside the store's sets; empty where they are not to be read."""
+        rows = [
+            {"name": name, "evaluated_at": datetime.fromtimestamp(row.pop("at"), UTC)} | row
+            for name in (names(self._store) if read else ())
+            for row in read_scores(self._store.path(layout.curated(name, "")))
+        ]
+        self._add_table("main", "evaluations", rows)
 
     def add_downloads(self, chosen: Chosen | None) -> None:
         """The view of all fetches of a version's rows; without a version it is empty."""

@@ -7,7 +7,6 @@ NULL equals nothing.
 """
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -56,17 +55,3 @@ def lowest_rank_of_equal(
         for batch in found.to_arrow_reader(_BATCH_ROWS):
             first_N[batch["row"].to_numpy()] = batch["first"].to_numpy()
     return first_N
-
-
-def first_of_equal(columns: Sequence[np.ndarray], rank_N: np.ndarray) -> np.ndarray:
-    """For each of N rows, the row that ranks first among those with equal numbers in all columns, as `leader_N`."""
-    order_N = np.lexsort((rank_N, *columns))
-    starts_group_N = np.zeros(len(rank_N), np.bool_)
-    starts_group_N[:1] = True
-    for column_N in columns:
-        sorted_N = column_N[order_N]
-        starts_group_N[1:] |= sorted_N[1:] != sorted_N[:-1]
-    leader_N = np.empty(len(rank_N), np.int64)
-    starts_G = np.flatnonzero(starts_group_N)
-    leader_N[order_N] = np.repeat(order_N[starts_G], np.diff(starts_G, append=len(rank_N)))
-    return leader_N

@@ -1,11 +1,11 @@
 """Joins of all rows: in threads of this process, or, where that would take long, as tasks of the workers."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from curation.dedup.join import Job, PairBlock, Values, pairs_of
 from curation.execution.executor import Executor, run_each
+from curation.selection.likeness.devices import processors
 
 WORTH_WORKERS_S = 60.0  # of work; starting workers and sending them the values takes some of that
 
@@ -19,7 +19,7 @@ def find_pairs(
         if executor.spreads:
             yield from _on(executor, jobs, values)
             return
-    yield from pairs_of(jobs, values, len(os.sched_getaffinity(0)))
+    yield from pairs_of(jobs, values, processors())
 
 
 def _on(executor: Executor, jobs: Sequence[Job], values: Values) -> Iterator[PairBlock]:

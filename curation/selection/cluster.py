@@ -40,9 +40,9 @@ class Cluster(DatasetStep):
 
     def decide(self, rows: pa.Table, against: Sequence[pa.Table] = (), desk: Desk = ALONE) -> Decision:
         """Assign N rows to cells whose centroids are captured under the vectors that they were trained on."""
-        from curation.dedup.cells import assigned
+        from curation.dedup.embeddings.cells import assigned
         from curation.selection.likeness.centroids import centroids_of
-        from curation.selection.likeness.devices import device
+        from curation.selection.likeness.devices import device, processors
 
         vectors_ND, _ = halves(rows[VECTORS])
         centroids_KD, facts = centroids_of(vectors_ND, self.k, self.seed, desk)
@@ -50,7 +50,7 @@ class Cluster(DatasetStep):
         if centroids_KD is None:
             columns = {column.name: pa.nulls(rows.num_rows, column.type) for column in self.adds}
             return Decision(everyone, "", columns=columns)
-        cell_N, cosine_N = assigned(vectors_ND, centroids_KD, device())
+        cell_N, cosine_N = assigned(vectors_ND, centroids_KD, device(), processors())
         none = cell_N < 0
         columns = {
             CLUSTER.name: pa.array(cell_N, CLUSTER.type, mask=none),

@@ -6,16 +6,16 @@ By likeness are: bits of a hash (`within`), the cosine of embeddings (`cosine`),
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
-from curation.dedup.chance import MOST_EXPECTED, Kind, chance_within, safe_distance
+from curation.dedup.hashes.chance import MOST_EXPECTED, Kind, chance_within, safe_distance
+from curation.selection.comparable import as_vectors, in_our_types
 from curation.selection.decimals import as_written
 from curation.selection.duplicates import equal_leaders, group_facts, like_leaders, nearest_like, rank_of_equal
-from curation.selection.inputs import is_vectors, stored_vectors
 from curation.selection.likeness.likeness import Likeness
 from curation.selection.ordering import (
     POSITION,
@@ -246,27 +246,16 @@ class Dedup(DatasetStep):
         """The other set's columns in the pool's types. Raises InputError where that would change values."""
         columns = {"key": table["key"].cast(pa.string()), "file": table["file"].cast(pa.string()), "row": table["row"]}
         if self.cosine is not None:
-            if not is_vectors(table.schema.field(VALUE).type):
-                found = table.schema.field(VALUE).type
-                raise InputError(f"against: column {self.columns[0]!r} is of type {found} there, and no embedding")
-            return pa.table(columns | {VALUE: stored_vectors(table[VALUE], self.columns[0])})
-        for n, column in enumerate(self.columns):
-            wanted, found = schema.field(f"by_{n}").type, table.schema.field(f"by_{n}").type
-            try:
-                if _family(wanted) != _family(found):
-                    raise pa.ArrowInvalid("another type")
-                columns[f"by_{n}"] = table[f"by_{n}"].cast(wanted)
-            except pa.ArrowInvalid as error:
-                raise InputError(
-                    f"against: column {column!r} is of type {found} there and of type {wanted} in the pool ({error}); "
-                    "bring it in the pool's type"
-                ) from error
-        return pa.table(columns)
+            return pa.table(columns | as_vectors(table, VALUE, self.columns[0]))
+        types = {field.name: field.type for field in schema}
+        return pa.table(columns | in_our_types(table, self.against_columns, types))
 
     @property
     def _likeness(self) -> str:
         names = ", ".join(self.columns)
-        return f"{names} equal to" if self.likeness is None else f"{names} {self.likeness.words}"
+        if self.likeness is None:
+            return f"{names} equal to"
+        return f"{names} {self.likeness.words} {self.likeness.preposition}"
 
     @property
     def _reason(self) -> str:
@@ -274,22 +263,9 @@ class Dedup(DatasetStep):
             return f"{self._likeness} a kept row that ranks before it"
         if self.survivors == "earlier":
             return f"{self._likeness} a row that ranks before it"
-        return f"joined with a row that ranks before it by steps of {self._likeness} each other"
+        names = ", ".join(self.columns)
+        return f"linked by steps of {names} {self.likeness.words} to a row that ranks before it"
 
 
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _family(type_: pa.DataType) -> Any:
-    """Types of one family are compared by value; others only with their own."""
-    if pa.types.is_dictionary(type_):
-        return _family(type_.value_type)
-    for name in ("integer", "floating", "decimal"):
-        if getattr(pa.types, f"is_{name}")(type_):
-            return name
-    if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
-        return "string"
-    if pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_):
-        return "binary"
-    return type_

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
+from curation.selection.comparable import family
 from curation.selection.ordering import identifier
 from curation.selection.outside_table import ROW, partners, types_in
 from curation.selection.step import ALONE, DatasetStep, Decision, Desk
@@ -64,7 +65,7 @@ class Join(DatasetStep):
     def check(self, types: Mapping[str, pa.DataType]) -> None:
         """Refuse a table whose column to match by is not there, or does not compare with the pool's."""
         theirs = types_in(self.against, [self.on])[self.on]
-        if _family(types[VALUE]) != _family(theirs):
+        if family(types[VALUE]) != family(theirs):
             raise InputError(
                 f"on: column {self.on!r} is of type {types[VALUE]} in the pool and of type {theirs} in the table; "
                 "bring both to one type, in the table or with `derive`"
@@ -84,14 +85,3 @@ class Join(DatasetStep):
         brought = {column.name: matched[column.name].take(there).cast(column.type) for column in self.adds}
         kept_N = place_N >= 0 if self.keep_only else np.ones(rows.num_rows, np.bool_)
         return Decision(kept_N, f"no row of the table has its {self.on}", columns=brought)
-
-
-def _family(kind: pa.DataType) -> Any:
-    """Integers of all widths compare by value, as do texts and binaries; others only with their own type."""
-    if pa.types.is_integer(kind):
-        return "integer"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return "string"
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        return "binary"
-    return kind

@@ -55,7 +55,7 @@ class Near(DatasetStep):
 
     def decide(self, rows: pa.Table, against: Sequence[pa.Table] = (), desk: Desk = ALONE) -> Decision:
         """Keep the rows whose nearest centroid is the nearest of a reference vector. Raises RunError."""
-        from curation.dedup.nearest_centroids import near_reference
+        from curation.dedup.embeddings.nearest_centroids import near_reference
         from curation.selection.likeness.centroids import centroids_of
         from curation.selection.likeness.devices import device
 

@@ -82,6 +82,7 @@ def query(sql: str, **tables: pa.Table) -> dict[str, np.ndarray]:
     import duckdb
 
     with duckdb.connect() as connection:
+        connection.execute("SET enable_progress_bar = false")
         for name, table in tables.items():
             connection.register(name, table)
         return connection.execute(sql).fetchnumpy()

@@ -28,7 +28,7 @@ from schemas import columns as c
 from schemas.errors import SourceError
 from schemas.pipeline import Arrays
 
-_BATCH_ROWS = 2_048
+_BATCH_ROWS = 2_048  # in memory at once, with their vectors
 _SUFFIXES = re.compile(r"(\.(parquet|csv|tsv|jsonl|ndjson|npz|npy|gz|zst))+$", re.IGNORECASE)
 
 
@@ -55,7 +55,7 @@ class TableWithArrays:
 
     @property
     def extra(self) -> Mapping[str, pa.DataType]:
-        """The table's own columns, then the embeddings."""
+        """The table's own columns, then the embeddings, each sorted by name."""
         return {**self.table.extra, **{each.column.name: each.column.type for each in self.vectors}}
 
     def identity(self) -> dict[str, Any]:
@@ -106,13 +106,12 @@ def open_arrays(table: TableSource, asked: Mapping[str, Arrays]) -> TableWithArr
     paths = [path for path, _ in table.described]
     rows = _rows_of(table)
     vectors = []
-    for name, wanted in asked.items():
+    for name, wanted in sorted(asked.items()):
         files = find_files(wanted.paths, f"source arrays: {name}")
         _refuse_unpaired(paths, files, f"source arrays: {name}")
         arrays = tuple(describe_array(file, wanted.array) for file in files)
         _refuse_unfit(paths, rows, arrays, f"source arrays: {name}")
-        meaning = f"embedding from the source{f', by {wanted.model}' if wanted.model else ''}"
-        vectors.append(Vectors(c.embedding(name, arrays[0].width, meaning), wanted.model, arrays))
+        vectors.append(Vectors(c.embedding(name, arrays[0].width, "from the source"), wanted.model, arrays))
     return TableWithArrays(table, tuple(vectors))
 
 

@@ -22,7 +22,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @click.option("--time-limit", type=float, default=300, show_default=True, metavar="SECONDS")
 @click.option("--memory-limit", type=float, default=4, show_default=True, metavar="GB")
 def sql(text: str, store: str | None, name: str | None, others: tuple[str, ...], form: str, **limits: float) -> None:
-    """Ask in SQL: views samples, curated, funnel, shards, columns, runs, downloads."""
+    """Ask in SQL: views samples, curated, funnel, shards, columns, runs, evaluations, downloads."""
     import shutil
 
     from curation.analytics.limits import Limits

@@ -1,25 +1,36 @@
 """Zero-shot classification: a picture belongs to the class whose sentences are nearest (CLIP, section 3.1).
 
-Shapes: N pictures, K classes, P sentences per class, D numbers per embedding, C channels, H and W pixels.
+Shapes: N pictures, K classes, P sentences per class, R places of a ranking, D numbers per embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from schemas.errors import InputError
-from schemas.picture_transform import square
-from schemas.pixels import DecodeError, decode
+from training.evaluate.pictures import Picture, embed_pictures, require_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from training.model import Model
 
-Picture = np.ndarray | bytes | Path | str
-_AT_ONCE = 256
+MOST_RANKS = 5
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation gives: metrics by name, and for classifications recall and pictures of each class."""
+
+    metrics: Mapping[str, float]
+    per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """The scores as JSON values."""
+        return dict(self.metrics) | ({"per_class": dict(self.per_class)} if self.per_class else {})
 
 
 def zeroshot(
@@ -31,33 +42,33 @@ def zeroshot(
     *,
     device: str = "cpu",
 ) -> dict[str, float]:
-    """`top1` and `mean_per_class_recall` of pictures: uint8 pixels_HWC, stored bytes, or files.
+    """`top1`, `mean_per_class_recall` and, of more than five classes, `top5` of pictures.
 
     `labels` are places in `class_names`. Classes without a picture do not count in the mean; ties go to the class that
     comes first. Raises InputError.
     """
     from training.model import load_model
 
-    _require_labels(len(pictures), labels, len(class_names))
     model = load_model(Path(model_folder), device)
-    return scores(predict(model, pictures, class_names, templates), np.asarray(labels))
+    return dict(zeroshot_scores(model, pictures, labels, class_names, templates).metrics)
 
 
-def predict(
-    model: "Model", pictures: Sequence[Picture], class_names: Sequence[str], templates: Sequence[str]
-) -> np.ndarray:
-    """The place in `class_names` of each picture's nearest class."""
+def zeroshot_scores(
+    model: "Model",
+    pictures: Sequence[Picture],
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    templates: Sequence[str],
+) -> Scores:
+    """As `zeroshot`, of a model in memory, and with the recall of each class."""
     import torch
 
+    _require_labels(len(pictures), labels, len(class_names))
     model.network.eval()
-    class_KD = torch.stack([class_vector(model, name, templates) for name in class_names])
-    found = []
-    for start in range(0, len(pictures), _AT_ONCE):
-        squares = [square(_pixels(one), model.side_px) for one in pictures[start : start + _AT_ONCE]]
-        with torch.inference_mode():
-            image_ND = model.embed_pictures(torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2))
-        found.append((image_ND @ class_KD.T).argmax(1).cpu().numpy())
-    return np.concatenate(found)
+    class_KD = torch.stack([class_vector(model, name, templates) for name in class_names]).cpu().numpy()
+    require_finite(class_KD, "classes")
+    image_ND = embed_pictures(model, pictures, "zeroshot")
+    return classification(ranked(image_ND @ class_KD.T), np.asarray(labels), class_names)
 
 
 def class_vector(model: "Model", name: str, templates: Sequence[str]) -> "Tensor":
@@ -69,6 +80,24 @@ def class_vector(model: "Model", name: str, templates: Sequence[str]) -> "Tensor
         tokens_PT = model.tokenize([template.replace("{}", name) for template in templates])
         text_PD = model.embed_captions(tokens_PT)
     return functional.normalize(text_PD.mean(0), dim=-1)
+
+
+def ranked(scores_NK: np.ndarray) -> np.ndarray:
+    """The best classes of each picture as ranked_NR, best first; of equal ones the first comes first."""
+    return np.argsort(-scores_NK, axis=1, kind="stable")[:, :MOST_RANKS]
+
+
+def classification(ranked_NR: np.ndarray, labels_N: np.ndarray, class_names: Sequence[str]) -> Scores:
+    """Scores of rankings; top-5 is given where there are rankings so long and more classes than that."""
+    metrics = scores(ranked_NR[:, 0], labels_N)
+    if ranked_NR.shape[1] >= MOST_RANKS < len(class_names):
+        metrics["top5"] = float((ranked_NR[:, :MOST_RANKS] == labels_N[:, None]).any(1).mean())
+    right_N = ranked_NR[:, 0] == labels_N
+    per_class = {
+        class_names[label]: {"recall": float(right_N[labels_N == label].mean()), "pictures": int(count)}
+        for label, count in zip(*np.unique(labels_N, return_counts=True), strict=True)
+    }
+    return Scores(metrics, per_class)
 
 
 def scores(predicted_N: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
@@ -83,13 +112,3 @@ def _require_labels(pictures: int, labels: Sequence[int], classes: int) -> None:
         raise InputError(
             f"zeroshot: {pictures:,} pictures have {len(labels):,} labels; each needs one from 0 to {classes - 1}"
         )
-
-
-def _pixels(picture: Picture) -> np.ndarray:
-    if isinstance(picture, np.ndarray):
-        return picture
-    try:
-        return decode(picture if isinstance(picture, bytes) else Path(picture).read_bytes())
-    except (OSError, DecodeError) as error:
-        named = "a stored picture" if isinstance(picture, bytes) else f"picture {picture}"
-        raise InputError(f"zeroshot: {named} cannot be read: {error}") from error

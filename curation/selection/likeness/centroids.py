@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from curation.dedup.distinct_vectors import distinct
-from curation.dedup.kmeans import KMeans, digest
-from curation.selection.likeness.devices import device
+from curation.dedup.embeddings.distinct_vectors import distinct
+from curation.dedup.embeddings.kmeans import SAMPLE_PER_CELL, KMeans, digest
+from curation.selection.likeness.devices import device, processors
 from curation.selection.step import Desk
 from curation.storage.captured import captured_vectors
 
 VERSION = 1
-_SAMPLE_PER_CELL = 64
 
 
 def centroids_of(vectors_ND: np.ndarray, cells: int, seed: int, desk: Desk) -> tuple[np.ndarray | None, dict[str, Any]]:
@@ -25,9 +24,9 @@ def centroids_of(vectors_ND: np.ndarray, cells: int, seed: int, desk: Desk) -> t
     if not len(distinct_UD):
         return None, {}
     cells = min(cells, len(distinct_UD))
-    sample_SD = distinct_UD[: cells * _SAMPLE_PER_CELL]
+    sample_SD = distinct_UD[: cells * SAMPLE_PER_CELL]
     named = ["cells", VERSION, cells, seed, hashlib.sha256(np.ascontiguousarray(sample_SD).tobytes()).hexdigest()]
-    kmeans = KMeans(seed=seed, device=device())
+    kmeans = KMeans(seed=seed, device=device(), threads=processors())
     centroids_KD = captured_vectors(desk.store, named, lambda: kmeans.train(sample_SD, cells))
     assert centroids_KD is not None
     return centroids_KD, {"cells": len(centroids_KD), "sample": len(sample_SD), "centroids": digest(centroids_KD)}

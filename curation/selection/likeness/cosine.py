@@ -10,21 +10,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.dedup.cosine import jobs_between, jobs_within
-from curation.dedup.cosine_recall import measured_recall
-from curation.dedup.distinct_vectors import distinct
-from curation.dedup.exact_cosine import Vectors, at_least
+from curation.dedup.embeddings.cosine import jobs_between, jobs_within
+from curation.dedup.embeddings.cosine_recall import Recall, cells_for_recall, measured_recall
+from curation.dedup.embeddings.distinct_vectors import distinct
+from curation.dedup.embeddings.exact_cosine import Vectors, at_least
+from curation.dedup.embeddings.kmeans import KMeans, digest
+from curation.dedup.embeddings.vectors_by_cell import VectorsByCell, pool_centroids
 from curation.dedup.join import PairBlock
-from curation.dedup.kmeans import KMeans, digest
-from curation.dedup.vectors_by_cell import VectorsByCell, cells_per_vector, pool_centroids
 from curation.selection.inputs import halves
-from curation.selection.likeness.devices import device
+from curation.selection.likeness.devices import device, processors
 from curation.selection.likeness.likeness import Search, Side
 from curation.selection.step import Desk
 from curation.storage.captured import captured_vectors
 from schemas.errors import RunError
 
 VERSION = 1
+_RECALL = 0.99  # of the pairs of a sample, where nothing else is asked for
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class _Held:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Vectors whose cosine is at least that; `recall` asks for more cells per vector until so much is found."""
+    """Vectors whose cosine is at least that; `recall` of the pairs is to be found, 0.99 unless said."""
 
     least: Fraction
     recall: float | None = None
@@ -58,7 +59,12 @@ class Cosine:
     @property
     def words(self) -> str:
         """For reasons."""
-        return f"with a cosine of {float(self.least):g} or more to"
+        return f"with a cosine of {float(self.least):g} or more"
+
+    @property
+    def preposition(self) -> str:
+        """For reasons."""
+        return "to"
 
     def sides(self, tables: Sequence[pa.Table]) -> list[Side]:
         """The distinct vectors; NULL, zeros, NaN and infinity have no direction."""
@@ -70,28 +76,22 @@ class Cosine:
 
     def search(self, side: Side, other: Side | None, desk: Desk) -> Search:
         """All with all where there are few; else inside the cells of a k-means, with a measured recall."""
-        vectors_UD, where = side.held.vectors_UD, device()
+        vectors_UD, others_VD = side.held.vectors_UD, None if other is None else other.held.vectors_UD
+        where, many = device(), processors()
         named = ["centroids", VERSION, side.digest]
-        centroids_KD = captured_vectors(desk.store, named, lambda: pool_centroids(vectors_UD, KMeans(device=where)))
-        nearest = None if centroids_KD is None else cells_per_vector(len(centroids_KD))
-        while True:
-            cells = VectorsByCell.of(vectors_UD, centroids_KD, nearest, where)
-            others = None if other is None else VectorsByCell.of(other.held.vectors_UD, centroids_KD, nearest, where)
-            if centroids_KD is None or nearest is None:
-                facts: dict[str, Any] = {"recall": 1.0}
-                break
-            measured = measured_recall(cells, others, self.least, device=where)
-            facts = {
-                "recall": round(measured.estimate, 4),
-                "recall_of_pairs": measured.pairs,
-                "recall_of_rows": measured.sampled,
-                "cells": len(centroids_KD),
-                "cells_per_vector": nearest,
-                "centroids": digest(centroids_KD),
-            }
-            if self.recall is None or measured.estimate >= self.recall or nearest == len(centroids_KD):
-                break
-            nearest = min(2 * nearest, len(centroids_KD))
+        centroids_KD = captured_vectors(
+            desk.store, named, lambda: pool_centroids(vectors_UD, KMeans(device=where, threads=many))
+        )
+        if centroids_KD is None:
+            nearest, facts = None, dict[str, Any](recall=1.0)
+        else:
+            wanted = _RECALL if self.recall is None else self.recall
+            nearest = cells_for_recall(vectors_UD, others_VD, centroids_KD, self.least, wanted, device=where)
+            facts = {"cells": len(centroids_KD), "cells_per_vector": nearest, "centroids": digest(centroids_KD)}
+        cells = VectorsByCell.of(vectors_UD, centroids_KD, nearest, where, many)
+        others = None if others_VD is None else VectorsByCell.of(others_VD, centroids_KD, nearest, where, many)
+        if centroids_KD is not None:
+            facts |= _measured(measured_recall(cells, others, self.least, device=where))
         if others is None:
             return Search(jobs_within(cells, self.least, where), cells.values, facts)
         return Search(jobs_between(cells, others, self.least, where), cells.values + others.values, facts)
@@ -110,6 +110,15 @@ class Cosine:
             left, right = left_P[undecided], right_P[undecided]
             is_near_P[undecided], _ = at_least(self.least, side.held.measured, other.held.measured, left, right)
         return is_near_P, 1 - near
+
+
+def _measured(recall: Recall) -> dict[str, Any]:
+    """What a random sample of vectors, compared with all, says of the search."""
+    return {
+        "recall": round(recall.estimate, 4),
+        "recall_of_pairs": recall.pairs,
+        "recall_of_rows": recall.sampled,
+    }
 
 
 def _side(table: pa.Table) -> Side:

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.dedup.chance import Kind
-from curation.dedup.hamming import distinct, jobs_between, jobs_within
+from curation.dedup.hashes.chance import Kind
+from curation.dedup.hashes.distinct_codes import distinct
+from curation.dedup.hashes.hamming import jobs_between, jobs_within
+from curation.dedup.hashes.low_entropy import exact_only_of_64_bits, exact_only_of_pdq
+from curation.dedup.hashes.sampled import jobs_sampled, sampling_for
 from curation.dedup.join import PairBlock
-from curation.dedup.low_entropy import exact_only_of_64_bits, exact_only_of_pdq
-from curation.dedup.sampled import jobs_sampled, sampling_for
 from curation.selection.likeness.likeness import Search, Side
 from curation.selection.step import Desk
 from schemas.errors import RunError
@@ -47,7 +48,12 @@ class Hamming:
     @property
     def words(self) -> str:
         """For reasons."""
-        return f"within {self.within} bits of"
+        return f"within {self.within} bits"
+
+    @property
+    def preposition(self) -> str:
+        """For reasons."""
+        return "of"
 
     def sides(self, tables: Sequence[pa.Table]) -> list[Side]:
         """The distinct codes; NULL has none."""

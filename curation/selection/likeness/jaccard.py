@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.dedup import jaccard, minhash
 from curation.dedup.join import PairBlock
-from curation.dedup.minhash import Banding
-from curation.dedup.word_sets import WordSets, word_sets
+from curation.dedup.texts import jaccard, minhash
+from curation.dedup.texts.minhash import Banding
+from curation.dedup.texts.word_sets import WordSets, word_sets
 from curation.selection.likeness.likeness import Search, Side
 from curation.selection.step import Desk
 
@@ -41,7 +41,12 @@ class Jaccard:
     @property
     def words(self) -> str:
         """For reasons."""
-        return f"with a word-set Jaccard of {float(self.least):g} or more to"
+        return f"with a word-set Jaccard of {float(self.least):g} or more"
+
+    @property
+    def preposition(self) -> str:
+        """For reasons."""
+        return "to"
 
     def sides(self, tables: Sequence[pa.Table]) -> list[Side]:
         """The distinct sets of words, numbered over all tables; a text without a word has none."""

@@ -52,7 +52,11 @@ class Likeness(Protocol):
 
     @property
     def words(self) -> str:
-        """How near two values must be, in words: `within 4 bits of`."""
+        """How near two values must be, in words: `within 4 bits`."""
+
+    @property
+    def preposition(self) -> str:
+        """What leads from those words to the other value: `of` or `to`."""
 
     def sides(self, tables: Sequence[pa.Table]) -> list[Side]:
         """The distinct values of one or two tables with the step's inputs. Raises RunError."""

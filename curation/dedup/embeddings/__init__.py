@@ -1,0 +1,1 @@
+"""Vectors of float16: cells of a k-means, and pairs by cosine."""

@@ -1,0 +1,1 @@
+"""Texts as sets of words: pairs by Jaccard."""

@@ -1,0 +1,157 @@
+"""`pairmill evaluate`: scores of a trained model, or of a file of predictions."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.commands.verb import verb
+from schemas.errors import InputError
+
+_CONFIG = "open_clip_config.json"
+_FORMATS = """\b
+Predictions, without a model: --benchmark NAME --annotations FILE --predictions FILE.
+zeroshot     annotations {"classes": [names], "labels": {id: name}};
+             predictions {id: name}, or {id: [names]}, best first; five give top5
+retrieval    annotations as COCO's captions: {"images": [{"id"}], "annotations":
+             [{"id", "image_id", "caption"}]}; predictions {"scores": [[...]]} or .npy,
+             a row per caption and a number per picture in that order; or rankings,
+             {"text_to_image": {caption id: [image ids]}, "image_to_text": {image id:
+             [caption ids]}}, best first, ten at least
+"""
+_PLACES = ("folder", "table", "webdataset", "parquet", "set")
+
+
+@verb()
+@click.argument("model", type=click.Path(), required=False)
+@click.option("--spec", type=click.Path(), help="A training specification whose `evaluate` is run; default: its own.")
+@click.option("--benchmark", metavar="NAME", help="zeroshot (default) or retrieval, of the pictures named below.")
+@click.option("--folder", type=click.Path(), help="Pictures: a sub-folder per class, or with .txt captions beside.")
+@click.option("--table", type=click.Path(), help="Pictures: a CSV with the columns file, and label or caption.")
+@click.option("--webdataset", metavar="TARS", help="Pictures: tars with cls or txt members.")
+@click.option("--parquet", metavar="FILES", help="Pictures: Parquet with the columns image, and label or caption.")
+@click.option("--curated", "set", type=click.Path(), help="Pictures: what a curated set holds out.")
+@click.option("--classes", help="A text file of the classes' names, a line each, or imagenet; default: the labels.")
+@click.option("--templates", help="A sentence with {}, a file of them, openai or simple; default: a photo of a {}.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU if there is one.")
+@click.option("--annotations", type=click.Path(path_type=Path), help="What is right, for --predictions.")
+@click.option("--predictions", type=click.Path(path_type=Path), help="What somebody's model said.")
+@click.option("--official", is_flag=True, help="Count as the benchmark's own script does, where it is known to differ.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
+def evaluate(
+    model: str | None,
+    spec: str | None,
+    benchmark: str | None,
+    device: str,
+    annotations: Path | None,
+    predictions: Path | None,
+    official: bool,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Score a trained model: by what its specification names, or by the pictures named here."""
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if annotations or predictions:
+        if model or not (annotations and predictions and benchmark):
+            raise click.UsageError("Name --benchmark, --annotations and --predictions together, and no model.")
+        from training.evaluate.predictions import score_predictions
+
+        _tell(benchmark, score_predictions(benchmark, annotations, predictions).record(), as_json)
+        return
+    if model is None:
+        raise click.UsageError("Name a MODEL, or --annotations and --predictions.")
+    if not any(place in asked for place in _PLACES) and not benchmark:
+        _evaluate_all(Path(model), spec, device, as_json)
+        return
+    kind = benchmark or "zeroshot"
+    _tell(kind, _scored(Path(model), [_evaluation(kind, asked)], device)[kind], as_json)
+
+
+evaluate.epilog = _FORMATS
+
+
+def _evaluate_all(model: Path, spec: str | None, device: str, as_json: bool) -> None:
+    """Run what a specification names: the one given, or that of the training which made the model."""
+    from flows.wording import columns_of
+    from schemas.reading import read_yaml
+    from schemas.training import TrainingSpec
+    from training.contrastive import RECORD
+    from training.evaluate.suite import table
+
+    record = _run_folder(model) / RECORD
+    if spec is not None:
+        read = read_yaml(spec, TrainingSpec).spec
+    elif record.is_file():
+        read = TrainingSpec.model_validate(json.loads(record.read_text(encoding="utf-8"))["spec"])
+    else:
+        raise InputError(f"evaluate: {model}: has no {RECORD}; name pictures, or a specification by --spec")
+    if not read.evaluate:
+        raise InputError(f"evaluate: the specification of {read.name} names nothing in `evaluate`; name pictures here")
+    scores = _scored(model, read.evaluate, device)
+    if as_json:
+        click.echo(json.dumps({"model": str(_model_folder(model)), "evaluations": scores}))
+        return
+    click.echo(columns_of([("evaluation", "metric", "score"), *table(scores)], right=(2,)))
+
+
+def _scored(model: Path, asked: Any, device: str) -> dict[str, dict[str, Any]]:
+    import torch
+
+    from training.evaluate.noted import note_scores
+    from training.evaluate.suite import evaluate as run
+    from training.evaluate.suite import open_tests
+
+    folder = _model_folder(model)
+    tests = open_tests(asked)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    scores = run(tests, folder, device, tell=lambda name: print(f"evaluates {name}", file=sys.stderr, flush=True))
+    note_scores(_run_folder(model), folder, scores)
+    return scores
+
+
+def _evaluation(kind: str, asked: dict[str, Any]) -> Any:
+    """The evaluation that options name. Raises InputError."""
+    from pydantic import ValidationError
+
+    from schemas.training import Evaluation
+
+    if kind not in ("zeroshot", "retrieval"):
+        raise InputError(f"evaluate: --benchmark {kind}: of pictures, options can name zeroshot and retrieval")
+    try:
+        return Evaluation.model_validate({kind: asked})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = f"--{first['loc'][-1]}: " if len(first["loc"]) > 1 else ""
+        raise InputError(f"evaluate: {option}{first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _tell(benchmark: str, scores: dict[str, Any], as_json: bool) -> None:
+    """One evaluation: as JSON with all it gives, or its metrics, and of a classification each class."""
+    if as_json:
+        click.echo(json.dumps({"benchmark": benchmark, "metrics": scores}))
+        return
+    for name, value in scores.items():
+        if name != "per_class":
+            click.echo(f"{name}: {value:.4f}")
+    for name, found in scores.get("per_class", {}).items():
+        click.echo(f"  {name}: recall {found['recall']:.4f} of {found['pictures']:,} pictures")
+
+
+def _model_folder(path: Path) -> Path:
+    """The folder of a trained model; what `train` writes holds it as `model`. Raises InputError where there is none."""
+    for folder in (path, path / "model"):
+        if (folder / _CONFIG).is_file():
+            return folder
+    exists = "holds no trained model" if path.is_dir() else "is no folder"
+    raise InputError(f"evaluate: {path}: {exists}; name the folder that `train` made, or its model/ with {_CONFIG}")
+
+
+def _run_folder(path: Path) -> Path:
+    """The folder of the training that made a model."""
+    return path.parent if (path / _CONFIG).is_file() else path
+
+
+VERBS: tuple[Any, ...] = (evaluate,)
