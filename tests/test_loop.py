@@ -123,7 +123,8 @@ def test_averaged_weights_are_saved_and_scored_beside_the_last_ones(data: Path, 
     test = {"zeroshot": {"folder": str(labelled)}}
     spec = spec_of(data, tmp_path / "out", ema=0.5, evaluate=[test], evaluate_every=2)
     result = train_contrastive(spec)
-    assert set(result.metrics["zeroshot"]) == set(result.metrics["zeroshot_ema"]) == {"top1", "mean_per_class_recall"}
+    assert set(result.metrics["zeroshot"]) == set(result.metrics["zeroshot_ema"])
+    assert set(result.metrics["zeroshot"]) >= {"top1", "mean_per_class_recall"}
     averaged = tmp_path / "out" / "model_ema" / "open_clip_model.safetensors"
     assert averaged.read_bytes() != weights_in(tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
