@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from schemas.towers import Lock, Phase, checked_phases
+
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
 PLACES = ("folder", "table", "webdataset", "parquet", "set")
@@ -135,6 +137,8 @@ class TrainingSpec(_Frozen):
     data: tuple[TrainingSet, ...] = Field(description="curated sets, mixed by weight")
     model: str = Field(description="open_clip's name of a model, or a path to a model JSON")
     pretrained: str | None = Field(None, description="open_clip's tag of weights to start from, or a model's folder")
+    lock: Lock | None = Field(None, description="towers that keep their weights (LiT): {image: all, text: 2}")
+    phases: tuple[Phase, ...] = Field((), description="shorter pictures and captions, or masked patches, until when")
     loss: Literal["clip", "siglip"] = Field("clip", description="clip (InfoNCE) or siglip (pairwise sigmoid)")
     batch_size: int = Field(ge=2, description="pairs per step")
     samples: int = Field(ge=1, description="pairs seen in all; the last step is a full batch too")
@@ -154,6 +158,7 @@ class TrainingSpec(_Frozen):
     compile: bool = Field(False, description="torch.compile per tower: slow to begin, quicker from then on")
     parallel: Literal["ddp", "fsdp"] = Field("ddp", description="several ranks: all weights on each, or shared out")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
+    decode: Literal["full", "scaled"] = Field("full", description="scaled: quicker where pictures are much too large")
     workers: int = Field(2, ge=1, le=256, description="threads that decode pictures; never changes a result")
     cache_gb: float = Field(1.0, ge=0, description="memory for decoded pictures; never changes a result")
     threads: int | None = Field(None, ge=1, description="of torch on a CPU; by default as many as there are cores")
@@ -177,6 +182,11 @@ class TrainingSpec(_Frozen):
         if not value:  # `min_length` would say so of an entry that is refused, too
             raise ValueError("name at least one curated set")
         return value
+
+    @field_validator("phases")
+    @classmethod
+    def _phases_in_order(cls, value: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        return checked_phases(value)
 
     @model_validator(mode="after")
     def _schedule_within(self) -> "TrainingSpec":

@@ -101,7 +101,7 @@ def gradients(case: dict[str, Any], rank: int) -> None:
         size = PAIRS // ranks.count
         mine = slice(rank * size, (rank + 1) * size)
         part = type(batch)(batch.pixels_BCHW[mine], batch.tokens_BT[mine], batch.position, 0)
-        [loss] = ranks.mean([float(learner.gradients(part))], learner.device)
+        [loss] = ranks.mean([float(learner.gradients(part, 0))], learner.device)
         whole = {name: _whole(p.grad) for name, p in model.network.named_parameters() if p.grad is not None}
         norm = torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1e9)
         if ranks.first:

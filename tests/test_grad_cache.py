@@ -14,7 +14,7 @@ Found = tuple[float, dict[str, torch.Tensor]]
 
 def gradients(tmp_path: Path, **changes: Any) -> Found:
     learner, _, model = learner_of(spec_of(tmp_path, tmp_path, **{"model": VIT} | changes))
-    loss = float(learner.gradients(batch_of(model, 12)))
+    loss = float(learner.gradients(batch_of(model, 12), 0))
     return loss, {name: p.grad for name, p in model.network.named_parameters() if p.grad is not None}
 
 
@@ -73,7 +73,7 @@ def test_what_is_dropped_is_the_same_both_times_and_the_random_numbers_go_on() -
 def test_a_batch_norm_counts_each_picture_once(tmp_path: Path) -> None:
     learner, _, model = learner_of(spec_of(tmp_path, tmp_path, model=MODEL, micro_batch=4))
     learner.network.train()
-    learner.gradients(batch_of(model, 12))
+    learner.gradients(batch_of(model, 12), 0)
     assert int(model.network.visual.bn1.num_batches_tracked) == 3
 
 
@@ -81,6 +81,6 @@ def test_a_locked_tower_needs_no_gradient(tmp_path: Path) -> None:
     learner, _, model = learner_of(spec_of(tmp_path, tmp_path, model=VIT, micro_batch=4))
     for parameter in model.network.visual.parameters():
         parameter.requires_grad_(False)
-    learner.gradients(batch_of(model, 12))
+    learner.gradients(batch_of(model, 12), 0)
     assert model.network.text_projection.grad is not None
     assert model.network.logit_scale.grad is not None

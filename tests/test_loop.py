@@ -17,7 +17,7 @@ from training.contrastive import train_contrastive
 from training.ema import Ema
 from training.loop import MOST_SKIPPED, optimizer_for, run_steps, take_step
 from training.meters import peak_flops, training_flops
-from training.model import build_model
+from training.model import build_model, load_model
 from training.schedule import learning_rate
 
 
@@ -82,7 +82,7 @@ def test_the_temperature_stays_below_a_hundred(tmp_path: Path) -> None:
 def test_an_untrained_model_knows_nothing(loss: str, first: float, tmp_path: Path) -> None:
     learner, _, model = learner_of(spec_of(tmp_path, tmp_path, loss=loss))
     model.network.logit_scale.data.fill_(0.0)  # what it does not know it shall not say loudly
-    found = float(learner.gradients(batch_of(model, 32)))
+    found = float(learner.gradients(batch_of(model, 32), 0))
     assert found == pytest.approx(first, abs=1.0 if loss == "siglip" else 0.2)
 
 
@@ -90,7 +90,7 @@ def test_bfloat16_is_for_the_towers_and_trains_nearly_as_float32(tmp_path: Path)
     found = []
     for precision in ("fp32", "bf16"):
         learner, _, model = learner_of(spec_of(tmp_path, tmp_path, model=VIT, precision=precision))
-        found.append(float(learner.gradients(batch_of(model, 16))))
+        found.append(float(learner.gradients(batch_of(model, 16), 0)))
         assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.network.parameters())
     assert found[1] != found[0]
     assert found[1] == pytest.approx(found[0], rel=0.02)
@@ -101,6 +101,25 @@ def test_compile_takes_each_tower_by_itself(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(torch, "compile", lambda function: taken.append(function.__name__) or function)
     learner_of(spec_of(tmp_path, tmp_path, compile=True))
     assert taken == ["embed_pictures", "embed_captions"]
+
+
+def test_phases_shorten_the_inputs_and_the_last_one_sees_them_whole(tmp_path: Path) -> None:
+    phases = [{"until": 0.5, "image_px": 16, "text_tokens": 8, "patch_dropout": 0.5}, {"until": 1.0}]
+    learner, _, model = learner_of(spec_of(tmp_path, tmp_path, model=VIT, samples=32 * 10, phases=phases))
+    whole = learner_of(spec_of(tmp_path, tmp_path, model=VIT))[0]
+    batch = batch_of(model, 8)
+    assert float(learner.gradients(batch, 4)) != float(whole.gradients(batch, 4))
+    assert float(learner.gradients(batch, 5)) == float(whole.gradients(batch, 5))
+
+
+def test_a_locked_tower_keeps_its_weights(data: Path, tmp_path: Path) -> None:
+    spec = spec_of(data, tmp_path, model=VIT, lock={"image": "all"}, samples=32 * 4)
+    torch.manual_seed(spec.seed)
+    before = build_model(spec, "cpu").network
+    train_contrastive(spec)
+    after = load_model(tmp_path / "model", "cpu").network
+    assert torch.equal(after.visual.conv1.weight, before.visual.conv1.weight)
+    assert not torch.equal(after.text_projection, before.text_projection)
 
 
 def test_averaged_weights_follow_by_the_share_that_is_not_kept(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_losses_of_ranks_are_the_loss_of_one(ran: Path, ranks: int, loss: st
 @pytest.mark.parametrize("case", GRADIENTS)
 def test_the_gradients_of_ranks_are_those_of_one(ran: Path, tmp_path: Path, case: str) -> None:
     learner, _, model = learner_of(spec_of(tmp_path, tmp_path, model=VIT, loss=GRADIENTS[case].get("loss", "clip")))
-    loss = float(learner.gradients(batch_of(model, PAIRS)))
+    loss = float(learner.gradients(batch_of(model, PAIRS), 0))
     found = torch.load(ran / case / "gradients.pt")
     assert found["loss"] == pytest.approx(loss, abs=1e-6)
     for name, parameter in model.network.named_parameters():

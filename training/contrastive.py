@@ -50,6 +50,8 @@ def train_contrastive(
     from training.ema import Ema
     from training.evaluate.suite import open_tests
     from training.learner import Contrastive
+    from training.lengths import require_phases
+    from training.locks import lock_towers
     from training.logs import require_boards
     from training.loop import optimizer_for, run_steps
     from training.model import build_model
@@ -65,6 +67,9 @@ def train_contrastive(
 
     torch.manual_seed(spec.seed)
     model = build_model(spec, device)
+    require_phases(model.network, spec.phases)
+    if spec.lock is not None:
+        lock_towers(model.network, spec.lock)
     with joined(device) as ranks, contextlib.ExitStack() as opened:
         on_meta = replace(model, network=copy.deepcopy(model.network).to("meta"))
         learner = Contrastive(model, spec, ranks)
@@ -86,7 +91,7 @@ def train_contrastive(
         made = opened.enter_context(
             batches(sets, spec, model.side_px, model.tokenize, state.position, rank=ranks.rank, ranks=ranks.count)
         )
-        top = _top_samples_per_s(on_meta, ranks)
+        top = None if spec.phases else _top_samples_per_s(on_meta, ranks)  # operations vary with lengths
         run_steps(
             learner, state, made, spec, identity,
             progress=progress if ranks.first else None, measure=scores, top_samples_per_s=top,

@@ -9,9 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from schemas.towers import Phase, phase_at
 from schemas.training import TrainingSpec
 from training.batches import Batch
 from training.grad_cache import fill_gradients
+from training.lengths import mask_patches, shorter_captions, shorter_pictures
 from training.losses import info_nce, pairwise_sigmoid
 from training.model import Model
 from training.ranks import ALONE, Ranks
@@ -27,7 +29,7 @@ class Learner(Protocol):
     device: torch.device
     ranks: Ranks
 
-    def gradients(self, batch: Batch) -> Tensor:
+    def gradients(self, batch: Batch, step: int) -> Tensor:
         """Add the gradient of the batch's loss to the weights; returns this rank's share of the loss."""
 
     def settle(self) -> None:
@@ -45,14 +47,17 @@ class Contrastive:
         self.device = model.device
         self.ranks = ranks
         self._spec = spec
+        self._phase: Phase | None = None
         self._towers = in_parallel(Towers(model, spec), spec, ranks)
         self._scale: Tensor = model.network.logit_scale
         self._shared_out = spec.parallel == "fsdp" and ranks.count > 1
 
-    def gradients(self, batch: Batch) -> Tensor:
+    def gradients(self, batch: Batch, step: int) -> Tensor:
         """Add the gradient of the batch's loss to the weights; returns this rank's share of the loss."""
         pixels_bCHW = self._moved(torch.from_numpy(batch.pixels_BCHW))
         tokens_bT = self._moved(torch.from_numpy(batch.tokens_BT))
+        if self._spec.phases:
+            pixels_bCHW, tokens_bT = self._shortened(pixels_bCHW, tokens_bT, step)
         loss = fill_gradients(self._towers, pixels_bCHW, tokens_bT, self._loss_of, self._spec.micro_batch)
         if self._shared_out:
             average_scalars(self._towers, self.ranks)
@@ -71,6 +76,21 @@ class Contrastive:
         if bias is not None:
             return pairwise_sigmoid(image_bD, text_bD, scale, bias, self._spec.loss_chunk, self.ranks)
         return info_nce(image_bD, text_bD, scale, self._spec.loss_chunk, self.ranks)
+
+    def _shortened(self, pixels_bCHW: Tensor, tokens_bT: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """The inputs as the step's phase has them."""
+        phase = phase_at(self._spec.phases, step, self._spec.steps)
+        if phase != self._phase:
+            mask_patches(self.network, phase.patch_dropout)
+            self._phase = phase
+        if phase.image_px is not None:
+            pixels_bCHW = shorter_pictures(pixels_bCHW, phase.image_px)
+        if phase.text_tokens is not None:
+            text = getattr(self.network, "text", self.network)
+            pool_type = getattr(self.network, "text_pool_type", getattr(text, "pool_type", "argmax"))
+            eos_id = getattr(self.network, "text_eos_id", getattr(text, "eos_id", None))
+            tokens_bT = shorter_captions(tokens_bT, phase.text_tokens, pool_type, eos_id)
+        return pixels_bCHW, tokens_bT
 
     def _moved(self, tensor: Tensor) -> Tensor:
         if self.device.type == "cpu":

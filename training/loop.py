@@ -98,7 +98,7 @@ def take_step(
 ) -> tuple[float, float | None]:
     """One step; (loss, length of the gradient). A step gone astray changes no weight, is counted, gives None."""
     state.optimizer.zero_grad(set_to_none=True)
-    share = learner.gradients(batch)
+    share = learner.gradients(batch, state.step)
     length = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), spec.grad_clip)
     length = length.full_tensor() if hasattr(length, "full_tensor") else length  # of FSDP2's shares
     # Ranks decide alike, because they decide by the same numbers.
