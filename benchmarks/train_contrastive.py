@@ -4,8 +4,8 @@
 
 Without a GPU it trains a tiny model, all in float32. open_clip's loop is `open_clip_train.train.train_one_epoch` of the
 installed version: once with its best flags (amp_bf16, compiled), once with its defaults (amp). Its batch lies on the
-device as floats; ours comes from memory as bytes. Goals on a GPU: 1.15 times its best flags, 1.5 times its defaults, MFU 0.40 for
-ViT-B-16 and 0.45 for ViT-L-14.
+device as floats; ours comes from memory as bytes. Goals on a GPU: 1.15 times its best flags, 1.5 times its defaults,
+MFU 0.40 for ViT-B-16 and 0.45 for ViT-L-14.
 """
 
 import argparse

@@ -91,7 +91,7 @@ def train_contrastive(
         made = opened.enter_context(
             batches(sets, spec, model.side_px, model.tokenize, state.position, rank=ranks.rank, ranks=ranks.count)
         )
-        top = None if spec.phases else _top_samples_per_s(on_meta, ranks)  # operations vary with lengths
+        top = None if spec.phases else _top_samples_per_s(on_meta, device, ranks)  # operations vary with lengths
         run_steps(
             learner, state, made, spec, identity,
             progress=progress if ranks.first else None, measure=scores, top_samples_per_s=top,
@@ -118,7 +118,7 @@ def _scores(
     for name, suffix, weights in kinds:
         whole, folder = _whole(weights), spec.folder / name
         if ranks.first:
-            with torch.random.fork_rng():  # looking at a model does not change how it goes on
+            with torch.random.fork_rng(_gpus(device)):  # looking at a model does not change how it goes on
                 _save(on_meta, whole, folder)
                 scores = {test + suffix: record for test, record in evaluate(tests, folder, device).items()}
             note_scores(spec.folder, folder, scores, state.step)
@@ -140,13 +140,19 @@ def _save(on_meta: "Model", weights: Mapping[str, "Tensor"], folder: Path) -> No
     save_model(replace(on_meta, network=network), folder)
 
 
-def _top_samples_per_s(on_meta: "Model", ranks: "Ranks") -> float | None:
+def _gpus(device: str) -> list[int]:
+    import torch
+
+    return [torch.cuda.current_device()] if device.startswith("cuda") else []
+
+
+def _top_samples_per_s(on_meta: "Model", device: str, ranks: "Ranks") -> float | None:
     """What the devices could do at most; None where that is not known."""
     import torch
 
     from training.meters import peak_flops, training_flops
 
-    peak = peak_flops(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    peak = peak_flops(torch.device(device))
     return peak * ranks.count / training_flops(on_meta, on_meta.tokenize(["a"]).shape[1]) if peak else None
 
 
