@@ -1,6 +1,7 @@
 """Contrastive training as a whole: a small model that learns, is kept, and goes on where it was stopped."""
 
 import csv
+import fcntl
 import json
 import math
 import random
@@ -128,6 +129,14 @@ def test_a_finished_training_is_not_done_again_and_another_is_refused(data: Path
     (newest(tmp_path) / ".metadata").write_bytes(b"no checkpoint")
     with pytest.raises(RunError, match="cannot be read"):
         train_contrastive(spec_of(data, tmp_path, samples=128))
+
+
+def test_a_folder_belongs_to_one_training_at_a_time(data: Path, tmp_path: Path) -> None:
+    with open(tmp_path / ".lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another training is at work in"):
+            train_contrastive(spec_of(data, tmp_path, samples=128))
+    train_contrastive(spec_of(data, tmp_path, samples=128))
 
 
 def test_siglip_trains_from_a_clip_folder_and_is_scored_by_table(
