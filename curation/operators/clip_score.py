@@ -13,7 +13,7 @@ from schemas.errors import InputError
 class ClipScore(Operator):
     """Cosine of the picture's and the caption's vectors, as they are stored."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     resources: ClassVar[Resources] = Resources(cpus=1, memory_gb=0.5)
 
     @property
@@ -39,4 +39,6 @@ class ClipScore(Operator):
         scores_N = np.clip(cosines_N, -1, 1).astype(np.float32)
         zero = np.flatnonzero(lengths_N == 0).tolist()
         failures = {row: Failure("zero_vector", "one of the vectors is zero and has no direction") for row in zero}
+        for row in np.flatnonzero(~np.isfinite(lengths_N)).tolist():  # vectors that a source brings may be anything
+            failures[row] = Failure("not_finite", "one of the vectors holds NaN or infinity")
         return Output({c.CLIP_SCORE.name: scores_N}, failures)
