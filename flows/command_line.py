@@ -61,7 +61,7 @@ def _leave(ctx: click.Context, error: BaseException, sentence: str, code: int) -
 
 
 def _stopped(ctx: click.Context) -> str:
-    if ctx.invoked_subcommand in ("run", "demo"):
+    if ctx.invoked_subcommand in ("run", "demo", "train"):
         return "Stopped. What is committed stays; run the same command again to go on."
     return "Stopped."
 

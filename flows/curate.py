@@ -31,7 +31,7 @@ from flows.progress import Progress, Tally, as_record
 from flows.wording import progress_line
 from schemas.errors import InputError
 
-_PREFECT_TROUBLE = (PrefectException, httpx.HTTPError, OSError, RuntimeError, ValueError, TypeError)
+PREFECT_TROUBLE = (PrefectException, httpx.HTTPError, OSError, RuntimeError, ValueError, TypeError)
 _ARTIFACT_EVERY_S = 5
 _LAST_WORDS_S = 5
 
@@ -89,20 +89,20 @@ def under_prefect(session: Session, warn: Callable[[str], None]) -> Result:
         return run_stages(session, session.run_stage)
     token = _session.set(session)
     try:
-        with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 1}), _told_to_the_end():
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 1}), told_to_the_end():
             store = str(session.job.store_path)
             curate_flow(request.spec, store, request.limit, request.overrides, request.ray_address)
-    except _PREFECT_TROUBLE as error:
+    except PREFECT_TROUBLE as error:
         if session.error is not None:
             raise session.error from None
-        warn(f"Prefect failed ({type(error).__name__}: {_first_line(error)}); the run goes on without it")
+        warn(f"Prefect failed ({type(error).__name__}: {first_line(error)}); the run goes on without it")
     finally:
         _session.reset(token)
     return session.result or run_stages(session, session.run_stage)
 
 
 @contextlib.contextmanager
-def _told_to_the_end() -> Iterator[None]:
+def told_to_the_end() -> Iterator[None]:
     """Send what Prefect still has to tell before its server may stop; else it would try again for a minute."""
     before, logging.raiseExceptions = logging.raiseExceptions, False  # else what is lost is printed, line by line
     try:
@@ -174,7 +174,7 @@ class Artifacts:
         """Show the funnel as a table."""
         rows = [{key: str(value) for key, value in row.items()} for row in result.funnel]
         about = f"{result.curated:,} of {result.pool:,} rows are curated: {result.manifest}"
-        self._tell(lambda: create_table_artifact(rows, key=f"funnel-{_slug(name)}", description=about))
+        self._tell(lambda: create_table_artifact(rows, key=f"funnel-{slug(name)}", description=about))
 
     def close(self) -> None:
         """Nothing is open."""
@@ -184,7 +184,7 @@ class Artifacts:
             return None
         try:
             return call()
-        except _PREFECT_TROUBLE:
+        except PREFECT_TROUBLE:
             self._silent = True
             return None
 
@@ -193,12 +193,13 @@ def _described(tally: Tally) -> str:
     return progress_line(as_record(tally, time.time()))
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """A name as Prefect wants artifact keys: lower-case letters, digits and dashes."""
     return name.lower().replace("_", "-")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else "no reason given"
 

@@ -7,12 +7,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from schemas.towers import Lock, Phase, checked_phases
+
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
 PLACES = ("folder", "table", "webdataset", "parquet", "set")
 KINDS = ("zeroshot", "retrieval", "linear_probe", "command")
 _MOST_WARMUP_STEPS = 500
-_BESIDE = {"name", "model", "device", "workers", "cache_gb", "threads", "save_every", "output", "evaluate"}
+_BESIDE = {
+    "name", "model", "device", "workers", "cache_gb", "threads", "parallel", "save_every", "keep_checkpoints", "log",
+    "output", "evaluate", "evaluate_every",
+}  # fmt: skip
 
 
 class _Frozen(BaseModel):
@@ -132,25 +137,37 @@ class TrainingSpec(_Frozen):
     data: tuple[TrainingSet, ...] = Field(description="curated sets, mixed by weight")
     model: str = Field(description="open_clip's name of a model, or a path to a model JSON")
     pretrained: str | None = Field(None, description="open_clip's tag of weights to start from, or a model's folder")
+    lock: Lock | None = Field(None, description="towers that keep their weights (LiT): {image: all, text: 2}")
+    phases: tuple[Phase, ...] = Field((), description="shorter pictures and captions, or masked patches, until when")
     loss: Literal["clip", "siglip"] = Field("clip", description="clip (InfoNCE) or siglip (pairwise sigmoid)")
     batch_size: int = Field(ge=2, description="pairs per step")
     samples: int = Field(ge=1, description="pairs seen in all; the last step is a full batch too")
-    lr: Annotated[float, Field(gt=0, le=1)] = Field(5e-4, description="highest learning rate; cosine to zero")
+    lr: Annotated[float, Field(gt=0, le=1)] = Field(5e-4, description="highest learning rate")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="to zero by a cosine, or constant and cooled")
     warmup_steps: int | None = Field(None, ge=0, description="linear; by default a tenth of all, 500 at most")
+    cooldown_steps: int | None = Field(None, ge=0, description="linear to zero, of `constant`; by default a fifth")
     weight_decay: float = Field(0.2, ge=0, le=10, description="of AdamW, on weights of two dimensions or more")
     beta2: float = Field(0.98, gt=0, lt=1, description="of AdamW; 0.95 for batches of 32k and more")
     grad_clip: float = Field(1.0, gt=0, description="longest gradient that a step takes")
+    micro_batch: int | None = Field(None, ge=1, description="pairs in memory at once on each rank (GradCache)")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="decay of averaged weights; 0.9999")
     loss_chunk: int | None = Field(None, ge=1, description="rows of logits at once; saves memory, costs some time")
     shuffle_rows: int = Field(10_000, ge=1, description="shards are read together until they have so many rows")
     seed: int = Field(0, ge=0, lt=2**31, description="of weights, order and captions")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 autocast on a GPU, fp32 on a CPU")
+    compile: bool = Field(False, description="torch.compile per tower: slow to begin, quicker from then on")
+    parallel: Literal["ddp", "fsdp"] = Field("ddp", description="several ranks: all weights on each, or shared out")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
+    decode: Literal["full", "scaled"] = Field("full", description="scaled: quicker where pictures are much too large")
     workers: int = Field(2, ge=1, le=256, description="threads that decode pictures; never changes a result")
     cache_gb: float = Field(1.0, ge=0, description="memory for decoded pictures; never changes a result")
     threads: int | None = Field(None, ge=1, description="of torch on a CPU; by default as many as there are cores")
     save_every: int = Field(1000, ge=1, description="steps between checkpoints; never changes a result")
+    keep_checkpoints: int = Field(2, ge=1, description="older checkpoints are removed")
+    log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field((), description="beside metrics.jsonl")
     output: str | None = Field(None, description="the run's folder; by default data/training/<name>")
     evaluate: tuple[Evaluation, ...] = Field((), description="what the trained model is measured by")
+    evaluate_every: int | None = Field(None, ge=1, description="steps between evaluations; by default only at the end")
 
     @field_validator("task", mode="before")
     @classmethod
@@ -166,10 +183,22 @@ class TrainingSpec(_Frozen):
             raise ValueError("name at least one curated set")
         return value
 
+    @field_validator("phases")
+    @classmethod
+    def _phases_in_order(cls, value: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        return checked_phases(value)
+
     @model_validator(mode="after")
-    def _warmup_within(self) -> "TrainingSpec":
+    def _schedule_within(self) -> "TrainingSpec":
         if self.warmup >= self.steps:
             raise ValueError(f"warmup_steps is {self.warmup}, but samples / batch_size makes {self.steps} steps in all")
+        if self.cooldown_steps is not None and self.schedule != "constant":
+            raise ValueError("cooldown_steps belongs to `schedule: constant`; a cosine cools down all the way")
+        if self.warmup + self.cooldown > self.steps:
+            raise ValueError(
+                f"warmup_steps and cooldown_steps are {self.warmup} and {self.cooldown}, "
+                f"but samples / batch_size makes {self.steps} steps in all"
+            )
         return self
 
     @property
@@ -181,6 +210,13 @@ class TrainingSpec(_Frozen):
     def warmup(self) -> int:
         """Steps of linear warm-up."""
         return min(_MOST_WARMUP_STEPS, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
+
+    @property
+    def cooldown(self) -> int:
+        """Steps of linear cool-down at the end of a constant schedule."""
+        if self.schedule != "constant":
+            return 0
+        return self.steps // 5 if self.cooldown_steps is None else self.cooldown_steps
 
     @property
     def folder(self) -> Path:

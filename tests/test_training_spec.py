@@ -54,6 +54,12 @@ def test_warm_up_is_a_tenth_and_500_steps_at_most_unless_said() -> None:
     assert spec(warmup_steps=0).warmup == 0
 
 
+def test_a_constant_schedule_cools_down_over_a_fifth_unless_said() -> None:
+    assert spec(schedule="constant").cooldown == 80
+    assert spec(schedule="constant", cooldown_steps=0).cooldown == 0
+    assert spec().cooldown == 0
+
+
 def test_one_caption_column_may_be_named_by_itself() -> None:
     assert spec(data=[{"set": "a", "captions": "alt"}]).data[0].captions == {"alt": 1.0}
 
@@ -61,6 +67,7 @@ def test_one_caption_column_may_be_named_by_itself() -> None:
 def test_what_never_changes_a_result_is_no_part_of_the_identity() -> None:
     beside = {
         "name": "other", "workers": 7, "cache_gb": 0, "threads": 1, "save_every": 5, "output": "x", "device": "cpu",
+        "keep_checkpoints": 9, "log": ["tensorboard"], "parallel": "fsdp", "evaluate_every": 3,
         "data": [{"set": "elsewhere"}],
     }  # fmt: skip
     assert spec(**beside).identity() == spec().identity()
@@ -70,6 +77,7 @@ def test_what_never_changes_a_result_is_no_part_of_the_identity() -> None:
     "change",
     [{"lr": 1e-3}, {"seed": 1}, {"batch_size": 64}, {"samples": 1280}, {"loss": "siglip"}, {"warmup_steps": 3},
      {"shuffle_rows": 5}, {"weight_decay": 0.0}, {"beta2": 0.9}, {"precision": "bf16"}, {"pretrained": "openai"},
+     {"micro_batch": 16}, {"ema": 0.99}, {"schedule": "constant"}, {"compile": True},
      {"data": [{"set": "a", "captions": "alt"}]}, {"data": [{"set": "a"}, {"set": "b"}]}],
 )  # fmt: skip
 def test_what_changes_a_result_changes_the_identity(change: dict[str, Any]) -> None:
@@ -89,6 +97,10 @@ def test_what_changes_a_result_changes_the_identity(change: dict[str, Any]) -> N
         ({"samples": 0}, "samples: "),
         ({"loss": "triplet"}, "loss: .*'clip' or 'siglip'"),
         ({"warmup_steps": 400}, "warmup_steps is 400, but samples / batch_size makes 400 steps in all"),
+        ({"cooldown_steps": 5}, "cooldown_steps belongs to `schedule: constant`"),
+        ({"schedule": "constant", "cooldown_steps": 390}, "warmup_steps and cooldown_steps are 40 and 390, but .* 400"),
+        ({"log": ["tensorbord"]}, r"log\[0\]: .*'tensorboard', 'wandb' or 'mlflow'"),
+        ({"ema": 1.0}, "ema: must be less than 1"),
         ({"name": "Demo CLIP"}, "name: "),
         ({"evaluate": [{"retrival": {}}]}, r"\[0\]\.retrival: there is no 'retrival'.*did you mean 'retrieval'"),
         ({"evaluate": [{"zeroshot": {}}]}, "name the pictures by one of folder, table, webdataset, parquet, set"),
