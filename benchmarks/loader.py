@@ -45,7 +45,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        sets = {name: _write_set(Path(folder, str(size[0])), arguments.pictures, size) for name, size in SIZES.items()}
+        sets = {name: write_set(Path(folder, str(size[0])), arguments.pictures, size) for name, size in SIZES.items()}
         print(
             f"{arguments.pictures} pictures, side {SIDE_PX} px; pictures per second of CPU, best of {arguments.rounds}"
         )
@@ -156,7 +156,7 @@ def _memory(path: Path, count: int, epochs: int) -> None:
     print(f"from the third to the last: {rss_mb[-1] - rss_mb[2]:+.1f} MB")
 
 
-def _write_set(folder: Path, count: int, size: tuple[int, int]) -> Path:
+def write_set(folder: Path, count: int, size: tuple[int, int]) -> Path:
     """A curated set of that many pictures with captions of their own."""
     (folder / "v1").mkdir(parents=True)
     shards = []

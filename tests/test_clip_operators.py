@@ -384,6 +384,11 @@ def test_a_zero_vector_has_no_score():
     assert found.failures[0].status == "zero_vector"
 
 
+def test_a_vector_that_is_not_finite_has_no_score():
+    found = scored([[float("nan"), 0], [1, 0], [1, 0]], [[1, 0], [float("inf"), 0], [1, 0]])
+    assert {row: failure.status for row, failure in found.failures.items()} == {0: "not_finite", 1: "not_finite"}
+
+
 def test_vectors_of_two_models_have_no_cosine():
     with pytest.raises(InputError, match="clip_image has 2 numbers, clip_text has 3; read both from one model"):
         scored([[1, 0]], [[1, 0, 0]])

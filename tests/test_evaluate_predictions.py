@@ -165,6 +165,7 @@ def test_pictures_that_options_name_are_scored_too(run):
 def test_a_folder_without_its_training_needs_pictures_or_a_specification(run, tmp_path):
     _, folder = run
     (folder / "training.json").unlink()
+    assert "holds no trained model; name the folder" in pairmill("evaluate", str(tmp_path)).stderr
     done = pairmill("evaluate", str(folder))
     assert done.exit_code == 2
     assert "name pictures, or a specification by --spec" in done.stderr

@@ -211,8 +211,9 @@ class OperatorRun:
 
 def gather_held(held: list[Chunk], rows: np.ndarray) -> Chunk:
     """The chunk of exactly those rows, out of the chunks that an operator was given."""
-    if held and held[-1].rows is rows:
-        return held.pop()
+    for place, chunk in enumerate(held):
+        if chunk.rows is rows:
+            return held.pop(place)
     return gather(held, rows)
 
 

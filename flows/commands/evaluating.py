@@ -80,7 +80,7 @@ def _evaluate_all(model: Path, spec: str | None, device: str, as_json: bool) -> 
     from training.contrastive import RECORD
     from training.evaluate.suite import table
 
-    record = _run_folder(model) / RECORD
+    folder, record = _model_folder(model), _run_folder(model) / RECORD
     if spec is not None:
         read = read_yaml(spec, TrainingSpec).spec
     elif record.is_file():
@@ -91,7 +91,7 @@ def _evaluate_all(model: Path, spec: str | None, device: str, as_json: bool) -> 
         raise InputError(f"evaluate: the specification of {read.name} names nothing in `evaluate`; name pictures here")
     scores = _scored(model, read.evaluate, device)
     if as_json:
-        click.echo(json.dumps({"model": str(_model_folder(model)), "evaluations": scores}))
+        click.echo(json.dumps({"model": str(folder), "evaluations": scores}))
         return
     click.echo(columns_of([("evaluation", "metric", "score"), *table(scores)], right=(2,)))
 
