@@ -76,7 +76,7 @@ def batches(
         decoders = stack.enter_context(ThreadPoolExecutor(spec.workers, "decode"))
         reader = stack.enter_context(ThreadPoolExecutor(1, "read"))
         maker = stack.enter_context(ThreadPoolExecutor(1, "batches"))
-        scaled = getattr(spec, "decode", "full") == "scaled"
+        scaled = spec.decode == "scaled"
         pictures = _Pictures(decoders, spec.workers, side_px, _TWICE * side_px if scaled else None)
         cache = Cache(int(spec.cache_gb * 1e9), 3 * side_px * side_px, pictures.squares)
         rows = _drawn(sets, spec, position, cache, reader)

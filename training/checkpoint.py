@@ -30,7 +30,7 @@ from training.ranks import ALONE, Ranks
 
 FOLDER = "checkpoints"
 _RECORD, _PREFIX, _UNFINISHED = "record.json", "step-", ".unfinished"
-_NUMBERS = ("step", "position", "skipped", "broken", "first_loss", "last_loss", "norms")
+_NUMBERS = ("step", "position", "skipped", "broken", "empty", "first_loss", "last_loss", "norms")
 _METADATA = "torch.distributed.checkpoint.metadata"
 _PLAIN = {
     *((_METADATA, name) for name in ("Metadata", "MetadataIndex", "TensorStorageMetadata", "TensorProperties")),
@@ -53,6 +53,7 @@ class State:
     position: tuple[int, ...] = ()
     skipped: int = 0
     broken: int = 0
+    empty: int = 0
     first_loss: float | None = None
     last_loss: float | None = None
     norms: list[float] = field(default_factory=list)  # lengths of the last gradients, for the spike guard

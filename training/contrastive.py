@@ -205,6 +205,7 @@ def _counts(spec: TrainingSpec, state: "State") -> dict[str, Any]:
         "last_loss": state.last_loss,
         "skipped_steps": state.skipped,
         "broken_pictures": state.broken,
+        "empty_captions": state.empty,
     }
 
 

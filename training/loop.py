@@ -17,6 +17,7 @@ from training.checkpoint import State
 from training.learner import Learner
 from training.logs import METRICS, Log
 from training.schedule import learning_rate
+from training.stalls import Stalls
 from training.stopping import Stop
 
 Progress = Callable[[int, int, float, float], None]
@@ -59,20 +60,26 @@ def run_steps(
     """
     learner.network.train()
     in_a_row, began = 0, time.perf_counter()
+    stalls, seconds = Stalls(), 0.0
     with ExitStack() as opened:
         stop = opened.enter_context(Stop())
         log = opened.enter_context(Log(spec, state.step)) if learner.ranks.first else None
         while state.step < spec.steps:
             batch = next(batches)
-            wait_s = time.perf_counter() - began
             rate = learning_rate(state.step, spec)
             loss, norm = take_step(learner, state, batch, spec, rate)
             now = time.perf_counter()
             speed, began = spec.batch_size / (now - began), now
             if log is not None:
                 mfu = {"mfu": round(speed / top_samples_per_s, 4)} if top_samples_per_s else {}
-                times = {"samples_per_s": round(speed, 1), "wait_s": round(wait_s, 4), **mfu}
-                counts = {"skipped_steps": state.skipped, "broken_pictures": state.broken}
+                stalls, seconds = stalls + batch.stalls, seconds + spec.batch_size / speed
+                waits = {**batch.stalls.record(), "slowest": stalls.slowest(seconds)}
+                times = {"samples_per_s": round(speed, 1), **waits, **mfu}
+                counts = {
+                    "skipped_steps": state.skipped,
+                    "broken_pictures": state.broken,
+                    "empty_captions": state.empty,
+                }
                 figures = {"loss": loss, "gradient": norm, "lr": rate, **learner.figures(), **counts, **times}
                 log.write(figures, state.step)
             if progress is not None:
@@ -104,7 +111,7 @@ def take_step(
     # Ranks decide alike, because they decide by the same numbers.
     loss, norm = learner.ranks.mean([float(share), float(length)], learner.device)
     state.step, state.position = state.step + 1, batch.position
-    state.broken += batch.broken
+    state.broken, state.empty = state.broken + batch.broken, state.empty + batch.empty
     state.first_loss = loss if state.first_loss is None else state.first_loss
     state.last_loss = loss
     if not math.isfinite(loss) or _astray(norm, state, spec):
