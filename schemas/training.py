@@ -16,7 +16,7 @@ KINDS = ("zeroshot", "retrieval", "linear_probe", "command")
 _MOST_WARMUP_STEPS = 500
 _BESIDE = {
     "name", "model", "device", "workers", "cache_gb", "threads", "parallel", "save_every", "keep_checkpoints", "log",
-    "output", "evaluate", "evaluate_every",
+    "output", "evaluate", "evaluate_every", "export",
 }  # fmt: skip
 
 
@@ -167,6 +167,7 @@ class TrainingSpec(_Frozen):
     log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field((), description="beside metrics.jsonl")
     output: str | None = Field(None, description="the run's folder; by default data/training/<name>")
     evaluate: tuple[Evaluation, ...] = Field((), description="what the trained model is measured by")
+    export: tuple[Literal["transformers"], ...] = Field((), description="formats beside open_clip's, in exports/")
     evaluate_every: int | None = Field(None, ge=1, description="steps between evaluations; by default only at the end")
 
     @field_validator("task", mode="before")

@@ -2,16 +2,14 @@
 
 import contextlib
 import copy
-import fcntl
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import InputError
-from schemas.pins import put_pin
 from schemas.training import TrainingSpec
+from training.run_folder import AVERAGED, EXPORTS, MODEL, RESULTS, begun, put_json, put_record, sets_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from training.evaluate.suite import Test
     from training.model import Model
     from training.ranks import Ranks
-
-MODEL, AVERAGED, RECORD, RESULTS = "model", "model_ema", "training.json", "results.json"
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,7 @@ def train_contrastive(
     from training.checkpoint import State, restore
     from training.ema import Ema
     from training.evaluate.suite import open_tests
+    from training.export import expressed
     from training.learner import Contrastive
     from training.lengths import require_phases
     from training.locks import lock_towers
@@ -57,7 +54,7 @@ def train_contrastive(
     from training.model import build_model
     from training.ranks import asked_ranks, joined
 
-    sets = _sets(spec)
+    sets = sets_of(spec)
     _refuse_unfit(spec, sets, asked_ranks().count)
     require_boards(spec)
     tests = open_tests(spec.evaluate)
@@ -68,6 +65,8 @@ def train_contrastive(
     torch.manual_seed(spec.seed)
     model = build_model(spec, device)
     require_phases(model.network, spec.phases)
+    if "transformers" in spec.export:
+        expressed(model)  # or it is said now that it cannot be
     if spec.lock is not None:
         lock_towers(model.network, spec.lock)
     with joined(device) as ranks, contextlib.ExitStack() as opened:
@@ -80,10 +79,10 @@ def train_contrastive(
         identity = _identity(spec, model, sets)
         ranks.wait()  # until all have seen what was there before
         if ranks.first:
-            opened.enter_context(_begun(spec, sets))
+            opened.enter_context(begun(spec, sets))
         restore(state, spec.folder, identity, ranks)
         if ranks.first:
-            _record(spec, sets)
+            put_record(spec, sets)
 
         def scores() -> dict[str, Any]:
             return _scores(spec, on_meta, state, tests, device, ranks)
@@ -98,7 +97,8 @@ def train_contrastive(
         )  # fmt: skip
         metrics = {**_counts(spec, state), **scores()}
         if ranks.first:
-            _write(spec.folder / RESULTS, metrics)
+            _export(spec)
+            put_json(spec.folder / RESULTS, metrics)
     return TrainResult(spec.folder, spec.folder / MODEL, metrics)
 
 
@@ -125,6 +125,15 @@ def _scores(
             found |= scores
     ranks.wait()
     return found
+
+
+def _export(spec: TrainingSpec) -> None:
+    """Write the finished model in the other formats that the specification names."""
+    if "transformers" in spec.export:
+        from training.export import export_transformers
+        from training.model import load_model
+
+        export_transformers(load_model(spec.folder / MODEL, "cpu"), spec.folder / EXPORTS / "transformers")
 
 
 def _whole(weights: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
@@ -156,45 +165,9 @@ def _top_samples_per_s(on_meta: "Model", device: str, ranks: "Ranks") -> float |
     return peak * ranks.count / training_flops(on_meta, on_meta.tokenize(["a"]).shape[1]) if peak else None
 
 
-def _sets(spec: TrainingSpec) -> list["CuratedSet"]:
-    """The data to train on; a training that was stopped goes on with the versions that it began with."""
-    from training.checkpoint import newest
-    from training.curated_set import CuratedSet, open_sets
-
-    if newest(spec.folder) is None or (spec.folder / RESULTS).is_file():
-        return open_sets(spec.data)
-    record = json.loads((spec.folder / RECORD).read_text(encoding="utf-8"))
-    if record["spec"]["data"] != spec.model_dump(mode="json")["data"]:
-        return open_sets(spec.data)
-    return [CuratedSet(Path(one["manifest"]), one["captions"], one["weight"]) for one in record["data"]]
-
-
 def _identity(spec: TrainingSpec, model: "Model", sets: Sequence["CuratedSet"]) -> dict[str, Any]:
     versions = [f"{s.manifest.name}@{s.manifest.version}" for s in sets]
     return {**spec.identity(), "model": dict(model.config), "versions": versions}
-
-
-@contextlib.contextmanager
-def _begun(spec: TrainingSpec, sets: Sequence["CuratedSet"]) -> Iterator[None]:
-    """The run's folder, for this training alone; the versions it reads are pinned. Raises InputError."""
-    spec.folder.mkdir(parents=True, exist_ok=True)
-    with open(spec.folder / ".lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"training {spec.name}: another training is at work in {spec.folder}; wait for it, or name another "
-                "`output`"
-            ) from None
-        for one in sets:
-            put_pin(one.path, one.manifest.version, f"the training run {spec.name} in {spec.folder.resolve()}")
-        yield
-
-
-def _record(spec: TrainingSpec, sets: Sequence["CuratedSet"]) -> None:
-    """Note what is trained on what, for whoever goes on with it."""
-    read = [{"manifest": str(one.path.resolve()), "weight": one.weight, "captions": dict(one.captions)} for one in sets]
-    _write(spec.folder / RECORD, {"spec": spec.model_dump(mode="json"), "data": read})
 
 
 def _counts(spec: TrainingSpec, state: "State") -> dict[str, Any]:
@@ -239,9 +212,3 @@ def _refuse_unfit(spec: TrainingSpec, sets: Sequence["CuratedSet"], ranks: int) 
         raise InputError(
             f"training {spec.name}: batch_size {spec.batch_size:,} cannot be shared out evenly among {ranks} ranks"
         )
-
-
-def _write(path: Path, record: Any) -> None:
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-    fresh.replace(path)

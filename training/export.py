@@ -26,9 +26,7 @@ def export_transformers(model: Model, folder: Path) -> None:
 
     Raises InputError where transformers has no such model, RunError where what was written gives other vectors.
     """
-    siglip = "timm_model_name" in model.config["model_cfg"]["vision_cfg"]
-    config, weights = siglip_of(model) if siglip else clip_of(model)
-    made = _made(config, weights)
+    made = _made(*expressed(model))
     _require_equal(model, made)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as fresh:
@@ -37,6 +35,12 @@ def export_transformers(model: Model, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         for path in sorted(Path(fresh).iterdir()):
             path.replace(folder / path.name)
+
+
+def expressed(model: Model) -> tuple[Any, dict[str, Tensor]]:
+    """The configuration and the weights as transformers names them. Raises InputError where it has no such model."""
+    siglip = "timm_model_name" in model.config["model_cfg"]["vision_cfg"]
+    return siglip_of(model) if siglip else clip_of(model)
 
 
 def _made(config: Any, weights: Mapping[str, Tensor]) -> Any:

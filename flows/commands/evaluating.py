@@ -77,8 +77,8 @@ def _evaluate_all(model: Path, spec: str | None, device: str, as_json: bool) -> 
     from flows.wording import columns_of
     from schemas.reading import read_yaml
     from schemas.training import TrainingSpec
-    from training.contrastive import RECORD
     from training.evaluate.suite import table
+    from training.run_folder import RECORD
 
     folder, record = _model_folder(model), _run_folder(model) / RECORD
     if spec is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from schemas.errors import InputError
 from schemas.evaluations import put_scores
 from schemas.manifest import read_manifest
-from training.contrastive import RECORD, RESULTS
+from training.run_folder import RECORD, RESULTS
 
 
 def note_scores(run_folder: Path, model_folder: Path, scores: Mapping[str, Any], step: int | None = None) -> int:
