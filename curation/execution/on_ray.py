@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -124,6 +125,7 @@ class OnRay:
         self._actors: list[_Kept] = []
         self._actor_of: dict[Any, _Kept] = {}
         self._tasks: set[Any] = set()
+        self._cpus, self._look_at = 1.0, 0.0
         self._hosts = HostsOnRay() if self._wanted.hosts else None
 
     @property
@@ -140,9 +142,19 @@ class OnRay:
         """Tasks that find room in the cluster, or the size of the pool of actors."""
         if actor:
             return self._needs.actors
-        with _calling_ray():
-            there, task = ray.cluster_resources(), self._needs.task
-        return max(1, int(there.get("CPU", 1) / task.cpus)) if task.cpus else max(1, int(there.get("CPU", 1)))
+        task = self._needs.task
+        return max(1, int(self._processors() / task.cpus)) if task.cpus else max(1, int(self._processors()))
+
+    def _processors(self) -> float:
+        """How many the cluster has; asked again after a while, for it may grow, and not of a head that is gone.
+
+        A head that does not answer is asked for a minute, and then this process ends without a word.
+        """
+        if time.monotonic() >= self._look_at and not _refuses():
+            with _calling_ray():
+                self._cpus = float(ray.cluster_resources().get("CPU", 1))
+            self._look_at = time.monotonic() + _LOOK_EVERY_S
+        return self._cpus
 
     def submit(self, function: Callable[..., Any], task: Any, *, actor: bool) -> Any:
         """Start a task where there is room, or on the actor with the least to do."""
