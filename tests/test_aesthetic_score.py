@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation.linear_head import read_linear_head
+from curation.models.linear_head import read_linear_head
 from curation.operator import Batch
 from curation.operators.aesthetic_score import AestheticScore
 from schemas.errors import InputError, RunError

@@ -15,7 +15,7 @@ import pytest
 from conftest import textured_jpeg
 from pydantic import ValidationError
 
-from curation import clip_passes
+from curation.models import clip_passes
 from curation.operator import Batch, Failure
 from curation.operators.clip_embed import ClipEmbed
 from curation.operators.clip_score import ClipScore
@@ -328,8 +328,8 @@ def test_weights_that_do_not_fit_are_a_sentence_when_the_model_is_opened(folder,
 
 def test_published_weights_without_a_network_are_one_sentence_at_once():
     code = (
-        "from curation.clip_model import ClipModel\n"
-        "from curation.loaded_clip import LoadedClip\n"
+        "from curation.models.clip_model import ClipModel\n"
+        "from curation.models.loaded_clip import LoadedClip\n"
         "from schemas.errors import RunError\n"
         "try:\n    LoadedClip(ClipModel('ViT-B-32', 'laion2b_s34b_b79k'), 'cpu', 'fp32')\n"
         "except RunError as error:\n    print(error)\n"
@@ -345,7 +345,7 @@ def test_published_weights_without_a_network_are_one_sentence_at_once():
 
 
 def test_published_weights_get_the_activation_that_they_were_trained_with(opened):
-    from curation.loaded_clip import quick_gelu
+    from curation.models.loaded_clip import quick_gelu
 
     assert quick_gelu("ViT-B-32", "openai")
     assert not quick_gelu("ViT-B-32", "laion2b_s34b_b79k")

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from curation.clip_model import sha256_of
-from curation.linear_head import LinearHead, read_linear_head, require_head
+from curation.models.clip_model import sha256_of
+from curation.models.linear_head import LinearHead, read_linear_head, require_head
 from curation.operator import Batch, Failure, Operator, Output, Resources, setting
 from schemas import columns as c
 from schemas.columns import Column, any_embedding

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from curation.clip_model import ClipModel
-from curation.clip_passes import embedded
-from curation.loaded_clip import LoadedClip
+from curation.models.clip_model import ClipModel
+from curation.models.clip_passes import embedded
+from curation.models.loaded_clip import LoadedClip
 from curation.operator import Batch, Failure, Operator, Output, Resources, setting
 from schemas import columns as c
 from schemas.columns import Column, embedding

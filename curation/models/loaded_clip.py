@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from curation.clip_model import ClipModel
+from curation.models.clip_model import ClipModel
 from schemas.errors import RunError
 from schemas.picture_transform import square
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from curation.loaded_clip import LoadedClip, Vectors
+from curation.models.loaded_clip import LoadedClip, Vectors
 from curation.operator import Batch, Failure
 from schemas import columns as c
 

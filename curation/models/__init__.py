@@ -1,0 +1,1 @@
+"""Models that operators run: which there are, how they are loaded, how rows become passes."""
