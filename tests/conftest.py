@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from curation.job import Job, Result, Wishes
 from schemas.pipeline import CurationSpec
 
 SITE_FILES = ("/robots.txt", "/.well-known/tdmrep.json")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def textured_jpeg(seed: int, width_px: int = 96, height_px: int = 80) -> bytes:
