@@ -259,7 +259,7 @@ def test_a_bad_answer_has_its_outcome_in_time(web: Web, kind: str) -> None:
     page, status = KINDS[kind]
     before = time.monotonic()
     result = fetch_all(web.serve("/page", page), opt_out=False)[0]
-    assert time.monotonic() - before < TIMEOUT_S + 3
+    assert time.monotonic() - before < TIMEOUT_S + 0.7
     assert result.status == status, result.error
     assert (result.error == "") == (status == "ok") == (result.body is not None)
 
@@ -270,7 +270,7 @@ def test_all_of_them_at_once_end_in_the_time_of_the_slowest(web: Web) -> None:
     urls = [web.serve(f"/{i}", page) for i, (page, _) in enumerate(kinds.values())]
     before = time.monotonic()
     results = fetch_all(*urls, opt_out=False, concurrency=200, timeout_s=4 * TIMEOUT_S)
-    assert time.monotonic() - before < 4 * TIMEOUT_S + 4
+    assert time.monotonic() - before < 4 * TIMEOUT_S + 1
     told = {kind: result.status for kind, result in zip(kinds, results, strict=True)}
     assert {kind: status for kind, status in told.items() if status != kinds[kind][1]} == {}
 

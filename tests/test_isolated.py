@@ -352,7 +352,7 @@ def test_a_child_ends_with_its_parent_even_in_the_midst_of_a_picture() -> None:
         parent.send_signal(signal.SIGKILL)
         killed = time.monotonic()
         while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in found):
-            assert time.monotonic() - killed < 10
+            assert time.monotonic() - killed < 1.0
             time.sleep(0.01)
 
 

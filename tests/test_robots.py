@@ -108,7 +108,7 @@ def test_no_mixture_of_lines_raises(lines: list[str], path: str) -> None:
 def test_a_pattern_of_many_stars_costs_no_time() -> None:
     before = time.monotonic()
     assert allows(ALL + "Disallow: /" + "*a" * 200 + "*b$", "/" + "ab" * 2000 + "c")
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 1
 
 
 def test_we_are_addressed_by_our_product() -> None:
