@@ -111,3 +111,14 @@ def run_job(spec: dict[str, Any], wishes: Wishes | None = None, *, debug: bool =
         return job.finish(executor)
     finally:
         executor.close()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: threads that wait for each other make a busy machine crawl."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -21,13 +21,7 @@ from training.evaluate.suite import evaluate, evaluate_model, open_tests, table
 from training.evaluate.zeroshot import classification, ranked, scores, zeroshot
 from training.model import load_model
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
