@@ -1,6 +1,6 @@
 """`cluster`: cells of a spherical k-means over an embedding, as columns; `prefer: [cluster_cosine]` is SemDeDup's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -34,9 +34,6 @@ class Cluster(DatasetStep):
     def adds(self) -> tuple[Column, ...]:
         """The cell, and how near its centre is."""
         return (CLUSTER, CLUSTER_COSINE)
-
-    def check(self, types: Mapping[str, pa.DataType]) -> None:
-        """Nothing is left to refuse: that it is an embedding is known."""
 
     def decide(self, rows: pa.Table, against: Sequence[pa.Table] = (), desk: Desk = ALONE) -> Decision:
         """Assign N rows to cells whose centroids are captured under the vectors that they were trained on."""

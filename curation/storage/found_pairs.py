@@ -24,7 +24,6 @@ class FoundPairs:
     """The pairs of one search."""
 
     store: Store
-    threshold: str
     file: FileRef
     facts: Mapping[str, Any]
 
@@ -41,7 +40,7 @@ def recall_pairs(store: Store, join: str, covers: Callable[[str], bool]) -> Foun
     number = 0
     while (record := store.get(layout.pairs(join, number))) is not None:
         if covers(record["threshold"]):
-            return FoundPairs(store, record["threshold"], FileRef(**record["file"]), record["facts"])
+            return FoundPairs(store, FileRef(**record["file"]), record["facts"])
         number += 1
     return None
 
@@ -52,7 +51,7 @@ def keep_pairs(
     """Write the pairs of a search as they come, and record it."""
     with store.new_file(".parquet") as file:
         _write(blocks, file.path)
-    found = FoundPairs(store, threshold, file.ref, dict(facts))
+    found = FoundPairs(store, file.ref, dict(facts))
     record = {"threshold": threshold, "file": file.ref.record(), "facts": found.facts}
     number = 0
     while not store.put(layout.pairs(join, number), record):
