@@ -113,7 +113,7 @@ class GenerativeSpec(_Frozen):
     llm: Part | None = Field(None, description="the language model")
     tokenizer: str | None = Field(None, description="a folder or a hub's name; by default where llm's weights are")
     template: str | None = Field(
-        None, description="a chat template's file; by default the tokenizer's, or the family's"
+        None, description="a chat template file; by default the tokenizer's or the family's"
     )
     image: Images = Field(default_factory=Images, description="how pictures become tokens")
     stages: tuple[Stage, ...] = Field(description="one after the other")
