@@ -112,9 +112,7 @@ class GenerativeSpec(_Frozen):
     connector: Mapping[str, Any] = Field(default_factory=dict, description="the family's own settings of what joins")
     llm: Part | None = Field(None, description="the language model")
     tokenizer: str | None = Field(None, description="a folder or a hub's name; by default where llm's weights are")
-    template: str | None = Field(
-        None, description="a chat template file; by default the tokenizer's or the family's"
-    )
+    template: str | None = Field(None, description="a chat template file; by default the tokenizer's or the family's")
     image: Images = Field(default_factory=Images, description="how pictures become tokens")
     stages: tuple[Stage, ...] = Field(description="one after the other")
     seed: int = Field(0, ge=0, lt=2**31, description="of weights, order and prompts")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from training.curated_set import Cache, CuratedSet, Row
 from training.order import next_set
 from training.stalls import Stalls
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BATCHES_AHEAD = 4
 _ALLOWED = 100  # rows left out for one reason, or one in ten of the rows seen, whichever is more
 _TWICE = 2  # the side wanted: what is decoded smaller than that looks blurred
@@ -37,14 +40,14 @@ _TOO_MANY = {
 
 @dataclass(frozen=True)
 class Batch:
-    """This rank's pairs of one step: uint8 `pixels_BCHW`, int64 `tokens_BT`.
+    """This rank's pairs of one step: uint8 `pixels_BCHW`, int64 `tokens_BT`; tensors once they are on a device.
 
     `position` counts the rows of each set seen after it, `broken` and `empty` the rows that were left out on the way,
     because their picture cannot be decoded or nothing is left of their caption; all three are the same on all ranks.
     """
 
-    pixels_BCHW: np.ndarray
-    tokens_BT: np.ndarray
+    pixels_BCHW: "np.ndarray | Tensor"
+    tokens_BT: "np.ndarray | Tensor"
     position: tuple[int, ...]
     broken: int
     empty: int = 0

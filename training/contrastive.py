@@ -53,6 +53,7 @@ def train_contrastive(
     from training.loop import optimizer_for, run_steps
     from training.model import build_model
     from training.ranks import asked_ranks, joined
+    from training.uploads import uploaded
 
     sets = sets_of(spec)
     _refuse_unfit(spec, sets, asked_ranks().count)
@@ -90,9 +91,10 @@ def train_contrastive(
         made = opened.enter_context(
             batches(sets, spec, model.side_px, model.tokenize, state.position, rank=ranks.rank, ranks=ranks.count)
         )
+        ready = opened.enter_context(uploaded(made, model.device))
         top = None if spec.phases else _top_samples_per_s(on_meta, device, ranks)  # operations vary with lengths
         run_steps(
-            learner, state, made, spec, identity,
+            learner, state, ready, spec, identity,
             progress=progress if ranks.first else None, measure=scores, top_samples_per_s=top,
         )  # fmt: skip
         metrics = {**_counts(spec, state), **scores()}

@@ -54,8 +54,8 @@ class Contrastive:
 
     def gradients(self, batch: Batch, step: int) -> Tensor:
         """Add the gradient of the batch's loss to the weights; returns this rank's share of the loss."""
-        pixels_bCHW = self._moved(torch.from_numpy(batch.pixels_BCHW))
-        tokens_bT = self._moved(torch.from_numpy(batch.tokens_BT))
+        pixels_bCHW = torch.as_tensor(batch.pixels_BCHW, device=self.device)
+        tokens_bT = torch.as_tensor(batch.tokens_BT, device=self.device)
         if self._spec.phases:
             pixels_bCHW, tokens_bT = self._shortened(pixels_bCHW, tokens_bT, step)
         loss = fill_gradients(self._towers, pixels_bCHW, tokens_bT, self._loss_of, self._spec.micro_batch)
@@ -91,8 +91,3 @@ class Contrastive:
             eos_id = getattr(self.network, "text_eos_id", getattr(text, "eos_id", None))
             tokens_bT = shorter_captions(tokens_bT, phase.text_tokens, pool_type, eos_id)
         return pixels_bCHW, tokens_bT
-
-    def _moved(self, tensor: Tensor) -> Tensor:
-        if self.device.type == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from schemas.errors import InputError
 from schemas.towers import Phase
+from training.attention import patches_of
 
 
 def any_length(network: Any) -> None:
@@ -99,7 +100,7 @@ def resized_positions(positions_ND: Tensor, grid: tuple[int, int], wanted: tuple
 
 def _embeds(self: Any, floats_BCHW: Tensor) -> Tensor:
     """open_clip's VisionTransformer._embeds, for a grid of any size."""
-    patches_BDHW = self.conv1(floats_BCHW)
+    patches_BDHW = patches_of(self.conv1, floats_BCHW)
     grid = (int(patches_BDHW.shape[2]), int(patches_BDHW.shape[3]))
     patches_BND = patches_BDHW.flatten(2).permute(0, 2, 1)
     class_B1D = self.class_embedding.view(1, 1, -1).expand(len(patches_BND), -1, -1).to(patches_BND.dtype)

@@ -109,7 +109,7 @@ def take_step(
     length = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), spec.grad_clip)
     length = length.full_tensor() if hasattr(length, "full_tensor") else length  # of FSDP2's shares
     # Ranks decide alike, because they decide by the same numbers.
-    loss, norm = learner.ranks.mean([float(share), float(length)], learner.device)
+    loss, norm = learner.ranks.mean(torch.stack([share.float(), length.float()]).tolist(), learner.device)
     state.step, state.position = state.step + 1, batch.position
     state.broken, state.empty = state.broken + batch.broken, state.empty + batch.empty
     state.first_loss = loss if state.first_loss is None else state.first_loss

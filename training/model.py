@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from schemas.errors import InputError
 from schemas.training import TrainingSpec
+from training.attention import with_quick_attention
 from training.lengths import any_length
 from training.model_config import model_config
 
@@ -113,6 +114,7 @@ def save_model(model: Model, folder: Path) -> None:
 def _model(network: Any, asked: Mapping[str, Any], tokenizer: Any) -> Model:
     network.visual.to(memory_format=torch.channels_last)  # a quarter quicker; weights are saved the same
     any_length(network)
+    with_quick_attention(network)
     size, pictures = network.visual.image_size, network.visual.preprocess_cfg
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
