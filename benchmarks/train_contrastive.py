@@ -39,6 +39,7 @@ from training.learner import Contrastive
 from training.loop import optimizer_for, take_step
 from training.meters import peak_flops, training_flops
 from training.model import Model, build_model
+from training.spike_guard import SpikeGuard
 from training.uploads import uploaded
 
 TINY = str(Path(__file__).parent.parent / "tests" / "tiny_vit.json")
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=2000 if GPU else 300, help="in the JPEG shards")
     parser.add_argument("--sides", nargs="+", default=[OURS, SHARDS, BEST, DEFAULTS])
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--no-compile", action="store_true", help="neither side compiles")
     asked = parser.parse_args()
     torch.set_float32_matmul_precision("high")
@@ -73,7 +75,7 @@ def compare(name: str, shards: Path, asked: Namespace) -> None:
         {
             "name": "benchmark", "task": "contrastive", "data": [{"set": str(shards)}], "model": name, "cache_gb": 0,
             "batch_size": asked.batch, "samples": asked.batch * 10**6, "compile": compiled, "shuffle_rows": 1000,
-            "workers": len(os.sched_getaffinity(0)),
+            "workers": asked.workers,
         }
     )  # fmt: skip
     model = build_model(spec, "cuda" if GPU else "cpu")
@@ -105,18 +107,23 @@ def ours(model: Model, spec: TrainingSpec, batch: Batch) -> Iterator[tuple[Steps
     model = replace(model, network=copy.deepcopy(model.network))
     learner = Contrastive(model, spec)
     state = State(model.network, optimizer_for(model.network, spec))
+    guard = SpikeGuard([], spec.grad_clip, model.device)
     learner.network.train()
 
     def on(made: Iterator[Batch]) -> Steps:
         def steps(count: int) -> None:
+            before = None
             for _ in range(count):
-                take_step(learner, state, next(made), spec, 1e-5)
+                taken = take_step(learner, state, next(made), spec, 1e-5, guard)
+                if before is not None:
+                    before.noted(state)  # one step behind, as in the loop
+                before = taken
 
         return steps
 
     with contextlib.ExitStack() as opened:
         again = opened.enter_context(uploaded(itertools.repeat(batch), model.device))
-        read = opened.enter_context(batches(open_sets(spec.data), spec, model.side_px, model.tokenize, [0]))
+        read = opened.enter_context(batches(open_sets(spec.data), spec, model.side_px, model.tokenize, [0], pinned=GPU))
         yield on(again), on(opened.enter_context(uploaded(read, model.device)))
 
 

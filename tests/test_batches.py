@@ -11,6 +11,7 @@ from small_sets import SIDE_PX, rows, same, small_spec, taken, tokenize, write_s
 
 from schemas.errors import RunError
 from training import batches as batches_file
+from training import decoding
 from training.captions import Tokens
 from training.curated_set import open_sets
 
@@ -59,8 +60,8 @@ def test_scaled_decoding_is_asked_for_twice_the_side_and_never_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int | None] = []
-    decode = batches_file.decode
-    monkeypatch.setattr(batches_file, "decode", lambda stored, least: (asked.append(least), decode(stored, least))[1])
+    decode = decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda stored, least: (asked.append(least), decode(stored, least))[1])
     spec = small_spec([write_set(tmp_path / "a", range(12))])
     for one in (spec, spec.model_copy(update={"decode": "scaled"})):
         sets = open_sets(one.data)

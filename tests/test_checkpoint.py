@@ -15,6 +15,7 @@ from schemas.errors import InputError, RunError
 from training.checkpoint import FOLDER, State, newest, restore, save
 from training.ema import Ema
 from training.loop import take_step
+from training.spike_guard import SpikeGuard
 
 IDENTITY = {"lr": 1e-3, "data": [1, 2]}
 
@@ -25,7 +26,7 @@ def state(tmp_path: Path) -> State:
     spec = spec_of(tmp_path, tmp_path)
     learner, state, model = learner_of(spec)
     state.ema = Ema(model.network, 0.5)
-    take_step(learner, state, batch_of(model, 4), spec, 1e-3)
+    take_step(learner, state, batch_of(model, 4), spec, 1e-3, SpikeGuard([], 1.0, learner.device)).noted(state)
     return state
 
 

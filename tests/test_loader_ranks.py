@@ -17,6 +17,7 @@ from small_sets import rows, same, taken, write_set
 
 from schemas.errors import InputError, RunError
 from training import batches as batches_file
+from training import decoding
 from training.agreement import Agreement
 from training.batches import Batch
 
@@ -72,10 +73,10 @@ def test_ranks_that_tell_each_other_share_the_batches_of_one(
 
 def test_a_rank_decodes_its_share_only_where_others_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, counted = [write_set(tmp_path / "a", range(1, 41))], []
-    decode = batches_file.decode
-    monkeypatch.setattr(batches_file, "decode", lambda *asked: (counted.append(1), decode(*asked))[1])
+    decode = decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda *asked: (counted.append(1), decode(*asked))[1])
     taken_together(monkeypatch, 4, data, 5)
-    made = 5 + batches_file.BATCHES_AHEAD
+    made = 5 + batches_file.BATCHES_AHEAD + 1  # the one whose rows are prepared beforehand
     assert 5 * 4 <= len(counted) <= made * 4  # of all ranks together; alone each would decode that many
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from small_sets import SIDE_PX, small_spec, tokenize, write_set
 
-from training import batches as batches_file
-from training import curated_set
+from training import curated_set, decoding
 from training.batches import batches
 from training.curated_set import open_sets
 from training.stalls import Stalls
@@ -46,8 +45,8 @@ def test_a_slow_model_waits_for_nothing(folder: Path) -> None:
 
 
 def test_slow_decoding_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = batches_file.decode
-    monkeypatch.setattr(batches_file, "decode", lambda *asked: (time.sleep(SLOW_S), decode(*asked))[1])
+    decode = decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda *asked: (time.sleep(SLOW_S), decode(*asked))[1])
     assert slowest(folder) == "decode"
 
 

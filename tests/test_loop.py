@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+import random
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from training.loop import MOST_SKIPPED, optimizer_for, run_steps, take_step
 from training.meters import peak_flops, training_flops
 from training.model import build_model, load_model
 from training.schedule import learning_rate
+from training.spike_guard import SpikeGuard
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +60,45 @@ def test_a_step_that_is_not_finite_changes_no_weight(tmp_path: Path) -> None:
     learner, state, model = learner_of(spec)
     model.network.text_projection.data[0, 0] = math.inf
     before = [p.detach().clone() for p in model.network.parameters()]
-    assert take_step(learner, state, batch_of(model, 2), spec, 1e-3)[1] is None
+    guard = SpikeGuard([], spec.grad_clip, learner.device)
+    assert take_step(learner, state, batch_of(model, 2), spec, 1e-3, guard).noted(state)[1] is None
     assert (state.step, state.skipped) == (1, 1)
     assert all(torch.equal(now, then) for now, then in zip(model.network.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize(("known", "longest", "sound"), [(100, 1.0, False), (99, 1.0, True), (100, 1e9, True)])
+def test_a_spike_far_beyond_the_last_hundred_gradients_changes_no_weight(
+    known: int, longest: float, sound: bool, tmp_path: Path
+) -> None:
+    spec = spec_of(tmp_path, tmp_path, grad_clip=longest)
+    learner, state, model = learner_of(spec)
+    guard = SpikeGuard([1.0] * known, spec.grad_clip, learner.device)
+    gradients = learner.gradients
+
+    def steep(batch: Any, step: int) -> Any:
+        share = gradients(batch, step)
+        for parameter in model.network.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= 1e6
+        return share
+
+    learner.gradients = steep
+    before = [p.detach().clone() for p in model.network.parameters()]
+    _, norm = take_step(learner, state, batch_of(model, 4), spec, 1e-3, guard).noted(state)
+    assert (norm is not None) == sound
+    assert (state.skipped == 0) == sound
+    changed = [not torch.equal(now, then) for now, then in zip(model.network.parameters(), before, strict=True)]
+    assert any(changed) == sound
+
+
+def test_lengths_of_gradients_are_told_as_the_list_of_the_last_ones_would_tell_them() -> None:
+    draw, guard, known = random.Random(0), SpikeGuard([], 1.0, torch.device("cpu")), list[float]()
+    for _ in range(600):
+        norm = draw.choice([draw.uniform(0.5, 3.0), draw.uniform(0.5, 90.0), math.nan])
+        spike = len(known) == 100 and norm > 20 * statistics.median(known)
+        sound = math.isfinite(norm) and not spike
+        assert bool(guard.finds_sound(torch.tensor(1.0), torch.tensor(norm, dtype=torch.float64))) == sound
+        known = [*known, norm][-100:] if sound else known
 
 
 def test_steps_that_all_go_astray_end_the_training_with_a_sentence(tmp_path: Path) -> None:
@@ -74,7 +113,7 @@ def test_the_temperature_stays_below_a_hundred(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, tmp_path)
     learner, state, model = learner_of(spec)
     model.network.logit_scale.data.fill_(7.0)
-    take_step(learner, state, batch_of(model, 2), spec, 1e-3)
+    take_step(learner, state, batch_of(model, 2), spec, 1e-3, SpikeGuard([], spec.grad_clip, learner.device))
     assert float(model.network.logit_scale.detach()) == pytest.approx(math.log(100))
 
 

@@ -1,4 +1,4 @@
-"""Batches of curated sets: rows drawn in order, decoded in threads, tokenised, and put together ahead of need.
+"""Batches of curated sets: rows drawn in order, decoded, tokenised, and put together ahead of need.
 
 Shapes: B pairs of this rank, C channels, H and W the model's side in pixels, T tokens. What comes out depends on sets,
 seed, batch size and `shuffle_rows`; never on workers or cache. A step's batch is the same for any number of ranks, of
@@ -8,7 +8,7 @@ which each takes its slice.
 import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from schemas.errors import InputError, RunError
-from schemas.picture_transform import square
-from schemas.pixels import DecodeError, decode
 from schemas.training import TrainingSpec
 from training.agreement import Agreement, agreement
 from training.captions import Tokens
 from training.curated_set import Cache, CuratedSet, Row
+from training.decoding import Squares, decoders
 from training.order import next_set
 from training.stalls import Stalls
 
@@ -64,9 +63,11 @@ def batches(
     *,
     rank: int = 0,
     ranks: int = 1,
+    pinned: bool = False,
 ) -> Iterator[Iterator[Batch]]:
     """Batches without end, after the rows of `position` have been seen; closing ends the threads that make them.
 
+    `pinned` pictures are tensors in memory that a GPU reads by itself, which is used again and again.
     Raises InputError where the ranks cannot share a batch evenly, RunError on the way.
     """
     if spec.batch_size % ranks:
@@ -76,20 +77,21 @@ def batches(
         )
     united = agreement(rank, ranks)
     with contextlib.ExitStack() as stack:
-        decoders = stack.enter_context(ThreadPoolExecutor(spec.workers, "decode"))
+        at_least_px = _TWICE * side_px if spec.decode == "scaled" else None
+        squares = stack.enter_context(decoders(spec.workers, side_px, at_least_px))
         reader = stack.enter_context(ThreadPoolExecutor(1, "read"))
+        ahead = stack.enter_context(ThreadPoolExecutor(1, "prepare"))
         maker = stack.enter_context(ThreadPoolExecutor(1, "batches"))
-        scaled = spec.decode == "scaled"
-        pictures = _Pictures(decoders, spec.workers, side_px, _TWICE * side_px if scaled else None)
-        cache = Cache(int(spec.cache_gb * 1e9), 3 * side_px * side_px, pictures.squares)
+        cache = Cache(int(spec.cache_gb * 1e9), 3 * side_px * side_px, squares)
         rows = _drawn(sets, spec, position, cache, reader)
-        made = _Maker(rows, spec.batch_size, rank, ranks, united, Tokens(tokenize), pictures)
+        made = _Maker(rows, spec.batch_size, rank, ranks, united, Tokens(tokenize), squares, ahead, pinned)
         try:
             yield _ahead(made.batches(), maker)
         finally:
             if united is not None:
                 united.close()
             maker.shutdown(cancel_futures=True)  # before the others, which it needs
+            ahead.shutdown(cancel_futures=True)
             reader.shutdown(cancel_futures=True)
 
 
@@ -112,36 +114,15 @@ class _Pair(NamedTuple):
         return _BROKEN if self.pixels_HWC is None else _EMPTY if self.tokens_T is None else ""
 
 
-@dataclass(frozen=True)
-class _Pictures:
-    """Decodes in threads: libraries let go of Python's lock while they work."""
-
-    decoders: Executor
-    workers: int
-    side_px: int
-    at_least_px: int | None  # of the shorter side, where pictures may be decoded smaller than they are
-
-    def squares(self, stored: Sequence[bytes | None]) -> list[np.ndarray | None]:
-        """uint8 `pixels_HWC` of stored pictures; None where there is none or it is broken."""
-        some = max(1, -(-len(stored) // (4 * self.workers)))  # a task for each picture would cost as much as it does
-        shares = [stored[start : start + some] for start in range(0, len(stored), some)]
-        return [square for share in self.decoders.map(self._share, shares) for square in share]
-
-    def _share(self, stored: Sequence[bytes | None]) -> list[np.ndarray | None]:
-        return [self._square(one) for one in stored]
-
-    def _square(self, stored: bytes | None) -> np.ndarray | None:
-        if stored is None:
-            return None
-        try:
-            return square(decode(stored, self.at_least_px), self.side_px)
-        except DecodeError:
-            return None
+_Ready = dict[tuple[int, ...], _Pair]
 
 
 @dataclass
 class _Maker:
-    """Draws rows until a batch is full; rows at fault are left out and counted."""
+    """Draws rows until a batch is full; rows at fault are left out and counted.
+
+    While a batch is put together, those rows are prepared that the next one will most likely have.
+    """
 
     rows: Iterator[Drawn]
     batch_size: int
@@ -149,9 +130,13 @@ class _Maker:
     ranks: int
     united: Agreement | None
     tokens: Tokens
-    pictures: _Pictures
+    squares: Squares
+    ahead: Executor
+    pinned: bool
     seen: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    coming: deque[Drawn] = field(default_factory=deque)
+    prepared: "Future[tuple[_Ready, Stalls]] | None" = None
 
     def batches(self) -> Iterator[Batch]:
         while True:
@@ -159,32 +144,57 @@ class _Maker:
 
     def _next(self) -> Batch:
         """The next batch of all ranks, and of it this rank's slice."""
-        ready: dict[tuple[int, ...], _Pair] = {}
+        ready: _Ready = {}
         fit: list[Drawn] = []
         before, stalls = self.left_out.copy(), Stalls()
+        if self.prepared is not None:
+            ready, spent = self.prepared.result()
+            stalls = stalls + spent
         while len(fit) < self.batch_size:
-            with stalls.timed("read_s"):
-                drawn = list(islice(self.rows, self.batch_size - len(fit)))
+            drawn = self._draw(self.batch_size - len(fit), stalls)
             faults = self._faults(drawn, ready, stalls)
             fit += [one for place, one in enumerate(drawn) if place not in faults]
             self.seen += len(drawn)
             self.left_out.update(faults.values())
             self._require_mostly_fit()
         mine = fit[self._share(self.batch_size)]
-        self._prepare([one for one in mine if one.position not in ready], ready, stalls)
+        self._prepare(mine, ready, stalls)
+        self._look_ahead(stalls)
         pairs = [ready[one.position] for one in mine]
-        # A view with channels last in memory, as convolutions on a CPU like it: a quarter of their time.
-        pixels_BCHW = np.stack([pair.pixels_HWC for pair in pairs]).transpose(0, 3, 1, 2)  # type: ignore[misc]
+        pixels_BCHW = _stacked([pair.pixels_HWC for pair in pairs], self.pinned)  # type: ignore[misc]
         tokens_BT = np.stack([pair.tokens_T for pair in pairs])  # type: ignore[misc]
         broken, empty = (self.left_out[fault] - before[fault] for fault in (_BROKEN, _EMPTY))
         return Batch(pixels_BCHW, tokens_BT, drawn[-1].position, broken, empty, stalls)
 
+    def _draw(self, count: int, stalls: Stalls) -> list[Drawn]:
+        """The next rows, those that were drawn ahead first."""
+        with stalls.timed("read_s"):
+            self.coming.extend(islice(self.rows, max(0, count - len(self.coming))))
+        return [self.coming.popleft() for _ in range(count)]
+
+    def _look_ahead(self, stalls: Stalls) -> None:
+        """Begin to prepare the rows of the next batch that this rank will look at."""
+        with stalls.timed("read_s"):
+            self.coming.extend(islice(self.rows, self.batch_size - len(self.coming)))
+        drawn = list(self.coming)[self._looked_at(self.batch_size)]
+
+        def prepare() -> tuple[_Ready, Stalls]:
+            ready, spent = _Ready(), Stalls()
+            self._prepare(drawn, ready, spent)
+            return ready, spent
+
+        self.prepared = self.ahead.submit(prepare)
+
     def _share(self, count: int) -> slice:
         return slice(self.rank * count // self.ranks, (self.rank + 1) * count // self.ranks)
 
-    def _faults(self, drawn: Sequence[Drawn], ready: dict[tuple[int, ...], _Pair], stalls: Stalls) -> dict[int, str]:
-        """Which of the rows are at fault, by place: each rank looks at its share, or at all where none can be asked."""
-        places = range(len(drawn))[self._share(len(drawn)) if self.united else slice(None)]
+    def _looked_at(self, count: int) -> slice:
+        """Each rank looks for faults at its share of the rows, or at all where none can be asked."""
+        return self._share(count) if self.united else slice(None)
+
+    def _faults(self, drawn: Sequence[Drawn], ready: _Ready, stalls: Stalls) -> dict[int, str]:
+        """Which of the rows are at fault, by place."""
+        places = range(len(drawn))[self._looked_at(len(drawn))]
         self._prepare([drawn[place] for place in places], ready, stalls)
         found = {place: fault for place in places if (fault := ready[drawn[place].position].fault)}
         if self.united is None:
@@ -192,11 +202,12 @@ class _Maker:
         with stalls.timed("agree_s"):
             return self.united.united(found)
 
-    def _prepare(self, drawn: Sequence[Drawn], ready: dict[tuple[int, ...], _Pair], stalls: Stalls) -> None:
-        """Decode and tokenise rows; pictures that lie decoded in the cache are taken as they are."""
+    def _prepare(self, drawn: Sequence[Drawn], ready: _Ready, stalls: Stalls) -> None:
+        """Decode and tokenise rows that are not ready; decoded pictures of the cache are taken as they are."""
+        drawn = [one for one in drawn if one.position not in ready]
         with stalls.timed("decode_s"):
             stored = {i: one.row.picture for i, one in enumerate(drawn) if isinstance(one.row.picture, bytes)}
-            decoded = dict(zip(stored, self.pictures.squares(list(stored.values())), strict=True))
+            decoded = dict(zip(stored, self.squares(list(stored.values())), strict=True))
         with stalls.timed("tokenise_s"):
             tokens = self.tokens.unless_empty([one.caption for one in drawn])
         for i, (one, tokens_T) in enumerate(zip(drawn, tokens, strict=True)):
@@ -207,6 +218,17 @@ class _Maker:
         for fault, count in self.left_out.items():
             if count > max(_ALLOWED, self.seen // 10):
                 raise RunError(f"{count:,} of {self.seen:,} {_TOO_MANY[fault]}")
+
+
+def _stacked(pixels: Sequence[np.ndarray], pinned: bool) -> "np.ndarray | Tensor":
+    """A view with channels last in memory, as convolutions on a CPU like it: a quarter of their time."""
+    if not pinned:
+        return np.stack(pixels).transpose(0, 3, 1, 2)
+    import torch
+
+    pixels_BHWC = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=True)
+    np.stack(pixels, out=pixels_BHWC.numpy())
+    return pixels_BHWC.permute(0, 3, 1, 2)
 
 
 def _drawn(

@@ -89,8 +89,11 @@ def train_contrastive(
             return _scores(spec, on_meta, state, tests, device, ranks)
 
         made = opened.enter_context(
-            batches(sets, spec, model.side_px, model.tokenize, state.position, rank=ranks.rank, ranks=ranks.count)
-        )
+            batches(
+                sets, spec, model.side_px, model.tokenize, state.position,
+                rank=ranks.rank, ranks=ranks.count, pinned=model.device.type == "cuda",
+            )
+        )  # fmt: skip
         ready = opened.enter_context(uploaded(made, model.device))
         top = None if spec.phases else _top_samples_per_s(on_meta, device, ranks)  # operations vary with lengths
         run_steps(

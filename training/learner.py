@@ -35,8 +35,8 @@ class Learner(Protocol):
     def settle(self) -> None:
         """Keep the weights within their bounds after a step."""
 
-    def figures(self) -> dict[str, float]:
-        """What else is worth a line in the log."""
+    def figures(self) -> dict[str, Tensor]:
+        """What else is worth a line in the log, each without a dimension, as it is after a step."""
 
 
 class Contrastive:
@@ -68,9 +68,9 @@ class Contrastive:
         with torch.no_grad():
             self._scale.clamp_(0, _LARGEST_SCALE)
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Tensor]:
         """The logarithm of the temperature."""
-        return {"logit_scale": float(self._scale.detach())}
+        return {"logit_scale": self._scale.detach().clone()}
 
     def _loss_of(self, image_bD: Tensor, text_bD: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
         if bias is not None:

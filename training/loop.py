@@ -1,13 +1,13 @@
 """The training loop: forward, loss, backward, step; checkpoints and figures on the way. Every rank runs it."""
 
-import math
-import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from schemas.errors import RunError
 from schemas.training import TrainingSpec
@@ -17,6 +17,7 @@ from training.checkpoint import State
 from training.learner import Learner
 from training.logs import METRICS, Log
 from training.schedule import learning_rate
+from training.spike_guard import KEPT, SpikeGuard
 from training.stalls import Stalls
 from training.stopping import Stop
 
@@ -26,7 +27,7 @@ Measure = Callable[[], Mapping[str, Any]]
 """Scores of the model as it is now, by name."""
 
 MOST_SKIPPED = 20
-_NORMS_KEPT, _SPIKE = 100, 20.0
+_BEHIND = {"cpu": 0, "cuda": 1}  # steps that are launched before one is waited for
 
 
 def optimizer_for(network: torch.nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
@@ -59,39 +60,50 @@ def run_steps(
     `measure` is called every `evaluate_every` steps. `top_samples_per_s` is what the devices could do at most.
     """
     learner.network.train()
-    in_a_row, began = 0, time.perf_counter()
-    stalls, seconds = Stalls(), 0.0
+    stalls, seconds, began = Stalls(), 0.0, time.perf_counter()
+    guard = SpikeGuard(state.norms, spec.grad_clip, learner.device)
+    in_a_row = 0
     with ExitStack() as opened:
         stop = opened.enter_context(Stop())
         log = opened.enter_context(Log(spec, state.step)) if learner.ranks.first else None
-        while state.step < spec.steps:
-            batch = next(batches)
-            rate = learning_rate(state.step, spec)
-            loss, norm = take_step(learner, state, batch, spec, rate)
+
+        def tell(taken: Taken) -> None:
+            """Wait for a step, and say what came of it."""
+            nonlocal stalls, seconds, began, in_a_row
+            figures, norm = taken.noted(state)
             now = time.perf_counter()
             speed, began = spec.batch_size / (now - began), now
             if log is not None:
                 mfu = {"mfu": round(speed / top_samples_per_s, 4)} if top_samples_per_s else {}
-                stalls, seconds = stalls + batch.stalls, seconds + spec.batch_size / speed
-                waits = {**batch.stalls.record(), "slowest": stalls.slowest(seconds)}
+                stalls, seconds = stalls + taken.stalls, seconds + spec.batch_size / speed
+                waits = {**taken.stalls.record(), "slowest": stalls.slowest(seconds)}
                 times = {"samples_per_s": round(speed, 1), **waits, **mfu}
                 counts = {
                     "skipped_steps": state.skipped,
                     "broken_pictures": state.broken,
                     "empty_captions": state.empty,
                 }
-                figures = {"loss": loss, "gradient": norm, "lr": rate, **learner.figures(), **counts, **times}
-                log.write(figures, state.step)
+                log.write({**figures, "gradient": norm, "lr": taken.rate, **counts, **times}, taken.step)
             if progress is not None:
-                progress(state.step, spec.steps, loss, speed)
+                progress(taken.step, spec.steps, figures["loss"], speed)
             in_a_row = in_a_row + 1 if norm is None else 0
-            _require_mostly_sound(in_a_row, state.step, spec)
+            _require_mostly_sound(in_a_row, taken.step, spec)
+
+        flying: deque[Taken] = deque()
+        while state.step < spec.steps:
+            flying.append(take_step(learner, state, next(batches), spec, learning_rate(state.step, spec), guard))
+            if len(flying) > _BEHIND[learner.device.type]:
+                tell(flying.popleft())
             stopping = stop.agreed(learner.ranks, learner.device)
-            if stopping or state.step % spec.save_every == 0 or state.step == spec.steps:
+            saving = stopping or state.step % spec.save_every == 0 or state.step == spec.steps
+            measuring = measure is not None and _is_time_to_measure(state.step, spec)
+            while flying and (saving or measuring):
+                tell(flying.popleft())
+            if saving:
                 checkpoint.save(state, spec.folder, identity, spec.keep_checkpoints, learner.ranks)
             if stopping:
                 stop.leave()
-            if measure is not None and _is_time_to_measure(state.step, spec):
+            if measure is not None and measuring:
                 scores = measure()
                 learner.network.train()
                 if log is not None:
@@ -100,38 +112,54 @@ def run_steps(
         stop.leave()
 
 
+class Taken(NamedTuple):
+    """A step that the device may still be at; its numbers are on their way to this side."""
+
+    step: int
+    rate: float
+    stalls: Stalls
+    told: Mapping[str, Tensor]
+    there: torch.cuda.Event | None
+
+    def noted(self, state: State) -> tuple[dict[str, float], float | None]:
+        """Wait for it, and note it: its figures, and the length of its gradient, None where it changed no weight."""
+        if self.there is not None:
+            self.there.synchronize()
+        figures = {name: float(value) for name, value in self.told.items()}
+        loss, norm, sound = (figures.pop(name) for name in ("loss", "gradient", "sound"))
+        state.first_loss = loss if state.first_loss is None else state.first_loss
+        state.last_loss = loss
+        if not sound:
+            state.skipped += 1
+            return {"loss": loss, **figures}, None
+        state.norms = [*state.norms, norm][-KEPT:]
+        return {"loss": loss, **figures}, norm
+
+
 def take_step(
-    learner: Learner, state: State, batch: Batch, spec: TrainingSpec, rate: float
-) -> tuple[float, float | None]:
-    """One step; (loss, length of the gradient). A step gone astray changes no weight, is counted, gives None."""
+    learner: Learner, state: State, batch: Batch, spec: TrainingSpec, rate: float, guard: SpikeGuard
+) -> Taken:
+    """One step. One gone astray changes no weight, and is counted; a GPU decides that by itself."""
     state.optimizer.zero_grad(set_to_none=True)
     share = learner.gradients(batch, state.step)
     length = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), spec.grad_clip)
     length = length.full_tensor() if hasattr(length, "full_tensor") else length  # of FSDP2's shares
     # Ranks decide alike, because they decide by the same numbers.
-    loss, norm = learner.ranks.mean(torch.stack([share.float(), length.float()]).tolist(), learner.device)
+    loss, norm = learner.ranks.averaged(torch.stack([share, length]).double())
+    sound = guard.finds_sound(loss, norm)
     state.step, state.position = state.step + 1, batch.position
     state.broken, state.empty = state.broken + batch.broken, state.empty + batch.empty
-    state.first_loss = loss if state.first_loss is None else state.first_loss
-    state.last_loss = loss
-    if not math.isfinite(loss) or _astray(norm, state, spec):
-        state.skipped += 1
-        return loss, None
-    state.norms = [*state.norms, norm][-_NORMS_KEPT:]
     for group in state.optimizer.param_groups:
         group["lr"] = rate
+    state.optimizer.found_inf = 1 - sound.float()  # type: ignore[attr-defined]  # what GradScaler tells fused optimizers
     state.optimizer.step()
     learner.settle()
     if state.ema is not None:
         state.ema.update(learner.network)
-    return loss, norm
-
-
-def _astray(norm: float, state: State, spec: TrainingSpec) -> bool:
-    """Whether a gradient is not finite, or a spike: beyond what is clipped, and far longer than those before it."""
-    if not math.isfinite(norm):
-        return True
-    return len(state.norms) == _NORMS_KEPT and norm > spec.grad_clip and norm > _SPIKE * statistics.median(state.norms)
+    told = {"loss": loss, "gradient": norm, "sound": sound, **learner.figures()}
+    sent = {name: value.to("cpu", non_blocking=True) for name, value in told.items()}
+    there = torch.cuda.current_stream(learner.device).record_event() if learner.device.type == "cuda" else None
+    return Taken(state.step, rate, batch.stalls, sent, there)
 
 
 def _require_mostly_sound(in_a_row: int, step: int, spec: TrainingSpec) -> None:

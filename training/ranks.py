@@ -50,9 +50,16 @@ class Ranks:
         """The mean of each value over the ranks, the same bits on all of them."""
         if self.count == 1:
             return list(values)
-        summed = torch.tensor(values, dtype=torch.float64, device=device)
+        averaged: list[float] = self.averaged(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+        return averaged
+
+    def averaged(self, values: Tensor) -> Tensor:
+        """The mean of each value over the ranks, which stays on its device."""
+        if self.count == 1:
+            return values
+        summed = values.clone()
         dist.all_reduce(summed)
-        return [value / self.count for value in summed.tolist()]
+        return summed / self.count
 
 
 ALONE = Ranks()

@@ -47,4 +47,5 @@ def _one_ahead(batches: Iterator[Batch], device: torch.device, pool: ThreadPoolE
 
 
 def _moved(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    return torch.as_tensor(array).pin_memory().to(device, non_blocking=True)
+    tensor = torch.as_tensor(array)
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
