@@ -12,16 +12,21 @@ _IDS = ("question_id", "id")
 _ANSWERS = ("answer", "prediction", "pred", "response", "text")
 
 
-def read_answers(path: Path, ids: Sequence[str] = (), answers: Sequence[str] = ()) -> dict[str, Any]:
+def read_answers(
+    path: Path, ids: Sequence[str] = (), answers: Sequence[str] = (), *, within: str = ""
+) -> dict[str, Any]:
     """Answers by the ids of questions, in the order of the file.
 
     A file is an object of ids and answers, or a list of objects (JSON, JSON lines, TSV, CSV). `ids` and `answers` are
-    what the benchmark calls the two; other usual names are taken where those are missing. Raises InputError.
+    what the benchmark calls the two; other usual names are taken where those are missing. The whole may lie `within` a
+    name of an object. Raises InputError.
     """
     names, fields = [*ids, *(one for one in _IDS if one not in ids)], [*answers, *_ANSWERS]
     if path.suffix in _TABLES:
         return answers_of(path, read_rows(path, what="predictions"), names, fields)
     said = read_json(path, what="predictions", each_name_once=True)
+    if isinstance(said, dict) and isinstance(said.get(within), dict | list):
+        said = said[within]
     if isinstance(said, dict):
         return {key: _of_object(path, key, value, fields) for key, value in said.items()}
     if not isinstance(said, list) or not all(isinstance(row, dict) for row in said):

@@ -51,6 +51,12 @@ class Benchmark(Protocol):
         ...
 
 
+def id_of(question: Question) -> int | str:
+    """The id as results files have it: a number where it is written as one."""
+    number = question.id.isdecimal() and str(int(question.id)) == question.id
+    return int(question.id) if number else question.id
+
+
 def benchmark_names() -> list[str]:
     """The names of all benchmarks, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from training.evaluate import prompts
-from training.evaluate.annotation_files import Row, files_of, need, read_json, read_rows
+from training.evaluate.annotation_files import Row, files_of, misfit, need, read_json, read_rows
 from training.evaluate.answers import answer_of, require_same, text_of
 from training.evaluate.benchmark import Question
 from training.evaluate.tally import Judged, tally
@@ -80,17 +80,20 @@ def _read(annotations: Sequence[Path]) -> dict[str, Row]:
 def _answers(path: Path, keys: Sequence[str]) -> dict[str, str]:
     """Answers by key. Raises InputError."""
     said = read_rows(path, what="predictions") if path.suffix != ".json" else read_json(path, what="predictions")
+    if not isinstance(said, dict | list):
+        misfit(path, 'a list of {"imgname", "query", "answer"}, or of answers', said, what="predictions")
     if isinstance(said, dict):
         found = said
-    elif all(isinstance(row, dict) and ("query" in row or "id" in row) for row in said):
+    elif said and all(isinstance(row, dict) and ("query" in row or "id" in row) for row in said):
         found = _by_question(path, said)
     else:
-        texts = [
-            answer_of(path, f"row {n}", row, _ANSWERS) if isinstance(row, dict) else row for n, row in enumerate(said)
-        ]
-        found = {keys[n] if n < len(keys) else f"row {n}": text for n, text in enumerate(texts)}
+        found = {keys[n] if n < len(keys) else f"row {n}": _answer(path, n, row) for n, row in enumerate(said)}
     require_same(path, keys, found)
     return {key: text_of(path, key, answer).strip() for key, answer in found.items()}
+
+
+def _answer(path: Path, number: int, row: Any) -> Any:
+    return answer_of(path, f"row {number}", row, _ANSWERS) if isinstance(row, dict) else row
 
 
 def _by_question(path: Path, said: Sequence[Row]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from training.evaluate.annotation_files import misfit, need, only_file, read_json
 from training.evaluate.answers import read_texts
-from training.evaluate.benchmark import Question
+from training.evaluate.benchmark import Question, id_of
 from training.evaluate.measures.bleu import bleu
 from training.evaluate.measures.cider import cider_d
 from training.evaluate.measures.ptb_tokens import ptb_tokens
@@ -51,7 +51,7 @@ def questions(annotations: Sequence[Path]) -> list[Question]:
 
 def entry(question: Question, text: str) -> dict[str, Any]:
     """An entry of COCO's results file."""
-    return {"image_id": int(question.id), "caption": text.strip()}
+    return {"image_id": id_of(question), "caption": text.strip()}
 
 
 def _read(annotations: Sequence[Path]) -> tuple[dict[str, list[str]], dict[str, str]]:

@@ -60,15 +60,16 @@ def entry(question: Question, text: str) -> dict[str, Any]:
 def extracted(text: str, row: Row, *, official: bool) -> str:
     """What a text answers, by rules. A text that is an answer already is taken whole."""
     choices = row["choices"] or ()
-    if text in choices or (_normal(text, row | {"choices": None}) is not None and row["answer_type"] != "text"):
+    numeric = not choices and row["answer_type"] in ("integer", "float")
+    if text in choices or (numeric and _normal(text, row) is not None):
         return text
     quoted = _QUOTED.search(text)
     if quoted or official:
         return quoted[1] if quoted else text
     stated = _STATED.search(text)
     text = stated[1].strip() if stated else text
-    numbers = _NUMBER.findall(text) if row["answer_type"] in ("integer", "float") else []
-    return numbers[0] if len(numbers) == 1 and not choices else text
+    numbers = _NUMBER.findall(text) if numeric else []
+    return numbers[0] if len(numbers) == 1 else text
 
 
 def _judged(row: Row, text: str, official: bool) -> Judged:
@@ -122,4 +123,7 @@ def _read(annotations: Sequence[Path], pictures: bool = False) -> list[Row]:
     need(path, rows, _NEEDED)
     rows = [row | {"pid": str(row["pid"])} for row in rows]
     unique(path, [row["pid"] for row in rows])
+    without = [row["pid"] for row in rows if row["answer"] in (None, "")]
+    if without:
+        misfit(path, "an answer to every problem (the test split has none)", without)
     return rows

@@ -4,8 +4,9 @@ Annotations are the TSV with index, question, hint, A to D, answer, category, l2
 copies have its index plus a million times their number. Circular: right only where every copy is. Vanilla: the first
 alone. Results are a table (TSV, CSV, JSON) with index and prediction, for every row.
 
-`--official`: VLMEvalKit's inference takes the article in "A cat" for the letter A. Its judge, a chat model, and its
-random pick where that fails cannot be repeated: with and without it, an answer that names no option is wrong.
+`--official`: VLMEvalKit's inference takes the article in "A cat" for the letter A, and finds "cat" in "cattle".
+Its judge, a chat model, and its random pick where that fails cannot be repeated: with `--official` as without, an
+answer that names no option is wrong.
 """
 
 import base64
@@ -18,7 +19,7 @@ from typing import Any
 from training.evaluate import prompts
 from training.evaluate.annotation_files import Row, misfit, need, only_file, read_rows, unique
 from training.evaluate.answers import read_texts
-from training.evaluate.benchmark import Question
+from training.evaluate.benchmark import Question, id_of
 from training.evaluate.measures.option_letters import inferred
 from training.evaluate.tally import Judged, mean, tally
 from training.evaluate.zeroshot import Scores
@@ -69,7 +70,7 @@ def questions(annotations: Sequence[Path]) -> list[Question]:
 
 def entry(question: Question, text: str) -> dict[str, Any]:
     """A row of the results table."""
-    return {"index": int(question.id), "prediction": text.strip()}
+    return {"index": id_of(question), "prediction": text.strip()}
 
 
 def _options(row: Row) -> dict[str, str]:

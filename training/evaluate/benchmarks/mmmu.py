@@ -76,6 +76,8 @@ def _read(annotations: Sequence[Path], pictures: bool = False) -> list[Row]:
                 misfit(path, "an id such as validation_Art_1", row["id"])
             if row["question_type"] == _MULTIPLE_CHOICE and not _texts(row["options"]):
                 misfit(path, f"options of {row['id']}", row["options"])
+            if row["answer"] == "?":
+                misfit(path, f"an answer to {row['id']} (the test split has none)", row["answer"])
             found.append(row | {"subject": named["subject"]})
     unique(annotations[0], [row["id"] for row in found])
     return found

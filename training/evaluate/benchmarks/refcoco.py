@@ -14,7 +14,7 @@ from typing import Any
 
 from training.evaluate.annotation_files import Row, files_of, misfit, need, read_json, unique
 from training.evaluate.answers import read_answers, require_same
-from training.evaluate.benchmark import Question
+from training.evaluate.benchmark import Question, id_of
 from training.evaluate.measures.boxes import Box, box_in, from_xywh, iou, xywh_in
 from training.evaluate.plain_pickle import read_pickle
 from training.evaluate.tally import Judged, tally
@@ -46,7 +46,7 @@ def questions(annotations: Sequence[Path]) -> list[Question]:
 
 def entry(question: Question, text: str) -> dict[str, Any]:
     """An entry with a model's words, of which scoring takes the box."""
-    return {"sent_id": int(question.id), "answer": text.strip()}
+    return {"sent_id": id_of(question), "answer": text.strip()}
 
 
 def _judged(row: Row, answer: Any) -> Judged:

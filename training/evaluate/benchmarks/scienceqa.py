@@ -30,9 +30,7 @@ _PRIMARY = 6
 def score(annotations: Sequence[Path], predictions: Path, *, official: bool = False) -> Scores:
     """Accuracy, as `accuracy_img` with a picture alone, and by subject, context and grade. Raises InputError."""
     rows = _read(annotations)
-    said = read_answers(predictions, ("question_id",), ("text",))
-    if len(said) <= len(rows) and isinstance(said.get("results"), dict) and "results" not in rows:
-        said = said["results"]
+    said = read_answers(predictions, ("question_id",), ("text",), within="results")
     require_same(predictions, rows, said)
     judged = {key: _judged(row, _option(predictions, key, said[key], row, official)) for key, row in rows.items()}
     found = tally(list(judged.values()), "accuracy")

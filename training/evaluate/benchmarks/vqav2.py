@@ -14,7 +14,7 @@ from typing import Any
 from training.evaluate import prompts
 from training.evaluate.annotation_files import Row, files_of, misfit, need, read_json, unique
 from training.evaluate.answers import read_texts
-from training.evaluate.benchmark import Question
+from training.evaluate.benchmark import Question, id_of
 from training.evaluate.measures.vqa_answer import vqa_accuracy
 from training.evaluate.tally import Judged, tally
 from training.evaluate.zeroshot import Scores
@@ -33,14 +33,14 @@ def score(annotations: Sequence[Path], predictions: Path, *, official: bool = Fa
 def questions(annotations: Sequence[Path]) -> list[Question]:
     """Questions; the picture is COCO's, by its number in 12 digits, which older folders put behind a prefix."""
     return [
-        Question(str(row["question_id"]), (Path(f"{row['image_id']:012d}.jpg"),), prompts.short(row["question"]))
+        Question(str(row["question_id"]), (Path(f"{row['image_id']:0>12}.jpg"),), prompts.short(row["question"]))
         for row in _read(annotations, "questions")
     ]
 
 
 def entry(question: Question, text: str) -> dict[str, Any]:
     """An entry of the results file of the evaluation server."""
-    return {"question_id": int(question.id), "answer": text.strip()}
+    return {"question_id": id_of(question), "answer": text.strip()}
 
 
 def _judged(row: Row, answer: str, official: bool) -> Judged:

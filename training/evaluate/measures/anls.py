@@ -13,7 +13,7 @@ from typing import Any
 from training.evaluate import prompts
 from training.evaluate.annotation_files import Row, misfit, need, only_file, read_json, unique
 from training.evaluate.answers import read_texts
-from training.evaluate.benchmark import Question
+from training.evaluate.benchmark import Question, id_of
 from training.evaluate.measures.edit_distance import edit_distance
 from training.evaluate.tally import Judged, tally
 from training.evaluate.zeroshot import Scores
@@ -46,7 +46,7 @@ def document_questions(annotations: Sequence[Path]) -> list[Question]:
 
 def document_entry(question: Question, text: str) -> dict[str, Any]:
     """An entry of the challenge's results file."""
-    return {"questionId": int(question.id) if question.id.isdecimal() else question.id, "answer": text.strip()}
+    return {"questionId": id_of(question), "answer": text.strip()}
 
 
 def _distance(answer: str, right: str) -> float:

@@ -1,5 +1,6 @@
 """Which of several lettered options a model's words name."""
 
+import re
 from collections.abc import Mapping
 
 _MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))  # VLMEvalKit's, which leave a letter alone
@@ -23,16 +24,19 @@ def stated_letters(text: str, letters: str) -> list[str]:
 
 
 def inferred(text: str, options: Mapping[str, str], *, official: bool) -> str:
-    """The letter that a text names alone, or that of the only option whose text it holds; "" where neither is so.
+    """The letter that a text names alone, or that of the only option whose words it holds; "" where neither is so.
 
-    `official`: as VLMEvalKit, an article counts as the letter A.
+    `official`: as VLMEvalKit, an article counts as the letter A, and an option's text counts within a word.
     """
-    letters = "".join(options)
     if official:
         named = {word for word in text.translate(_MARKS).split() if word in options}
+        held = [letter for letter, option in options.items() if option.lower() in text.lower()]
     else:
-        named = set(stated_letters(text, letters))
-    if len(named) == 1:
-        return named.pop()
-    held = [letter for letter, option in options.items() if option.lower() in text.lower()]
-    return held[0] if len(held) == 1 else ""
+        named = set(stated_letters(text, "".join(options)))
+        held = [letter for letter, option in options.items() if _holds(text, option)]
+    found = named if len(named) == 1 else held
+    return next(iter(found)) if len(found) == 1 else ""
+
+
+def _holds(text: str, option: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(option.strip())}(?!\w)", text, re.IGNORECASE) is not None
