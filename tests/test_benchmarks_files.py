@@ -1,14 +1,17 @@
 """Every benchmark: its files, its questions, predictions that do not fit, and the command."""
 
+import contextlib
+import copy
 import json
 import os
 import pickle
 import random
+from pathlib import Path
 
 import pytest
 from benchmark_cases import CASES, COCO, PEOPLE, choice_row, refcoco, scores, write
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from flows.command_line import cli
@@ -119,6 +122,56 @@ def test_files_that_are_not_there_or_cannot_be_read_are_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             score_predictions("mmmu", [path], said)
+
+
+_ODD = some.sampled_from([None, True, -1, 7, 0.5, 10**400, "", "x", "5", [], {}, [1], {"a": 1}, ["a"], [[]], [None]])
+
+
+def places_in(value: object, here: tuple = ()) -> list[tuple]:
+    """The place of everything inside a JSON value."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, item in inside for place in ((*here, key), *places_in(item, (*here, key)))]
+
+
+def put(value: object, place: tuple, odd: object) -> None:
+    for key in place[:-1]:
+        value = value[key]  # type: ignore[index]
+    value[place[-1]] = odd  # type: ignore[index]
+
+
+def as_json(content: object) -> object:
+    """What a table would hold, without the bytes of pictures."""
+    content = copy.deepcopy(content)
+    for row in content if isinstance(content, list) else ():
+        for name in [name for name, item in row.items() if isinstance(item, dict) and "bytes" in item]:
+            del row[name]
+    return content
+
+
+@settings(max_examples=300, deadline=None)
+@given(some.sampled_from(sorted(CASES)), some.data())
+def test_a_value_that_is_odd_anywhere_is_scored_or_refused_with_a_sentence(tmp_path_factory, name, data):
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "annotations").mkdir()
+    known, benchmark = CASES[name], load_benchmark(name)
+    files = {}
+    for file, content in known.files.items():
+        path = folder / "annotations" / (file if file.endswith(".p") else f"{Path(file).stem}.json")
+        files[write(path, as_json(content))] = as_json(content)
+    said = folder / "said.json"
+    files[said] = [
+        benchmark.entry(question, known.right(question.id))
+        for question in benchmark.questions([folder / "annotations"])
+    ]
+    path = data.draw(some.sampled_from(sorted(files)))
+    put(files[path], data.draw(some.sampled_from(places_in(files[path]))), data.draw(_ODD))
+    for path, content in files.items():
+        write(path, content)
+    with contextlib.suppress(InputError):
+        found = score_predictions(name, [folder / "annotations"], said).record()
+        assert 0.0 <= found[known.metric] <= 10.0 + 1e-9
+    with contextlib.suppress(InputError):
+        benchmark.questions([folder / "annotations"])
 
 
 # ---------------------------------------------------------------- pickles, and files that name each other

@@ -76,7 +76,12 @@ def test_retrieval_predictions_as_scores_matrix_and_rankings_are_the_same(tmp_pa
     ("benchmark", "annotations", "predictions", "words"),
     [
         ("vqa", {}, {}, "benchmark: there is no 'vqa'; did you mean 'vqav2'? there are: ai2d, chartqa"),
-        ("zeroshot", {}, {}, "expected `classes`, a list, and `labels`, an object of id and class; found an object"),
+        (
+            "zeroshot",
+            {},
+            {},
+            "an object of id and class; found an empty object, where classes is missing",
+        ),
         ("zeroshot", CLASSES | {"labels": {"1": "z"}}, {"1": "a"}, "the label of 1: z is none of `classes`"),
         ("zeroshot", CLASSES, {"1": "a"}, "no prediction of '2', '3', '4' … (4 of 5 missing, 0 not asked for)"),
         ("zeroshot", CLASSES, dict.fromkeys("123456", "a"), "a prediction of '6', which is not asked"),

@@ -1,4 +1,8 @@
-"""Reads the files in which benchmarks come: JSON, JSON lines, TSV, CSV and Parquet, as rows."""
+"""Reads the files in which benchmarks come, JSON, JSON lines, TSV, CSV and Parquet, and checks what they hold.
+
+Each benchmark declares its rows as a TypedDict; what is not declared is left out, and what does not fit is told by its
+place.
+"""
 
 import csv
 import json
@@ -6,12 +10,19 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from schemas.errors import InputError
+from schemas.overrides import spelled
+from schemas.reading import sentence_of
 from training.evaluate.pictures import InParquet
 
 Row = dict[str, Any]
+Form = TypeVar("Form")
+Text = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""Text, or a number as its text: ids and answers come as both."""
 _SUFFIXES = (".json", ".jsonl", ".tsv", ".csv", ".parquet", ".p")
 
 
@@ -66,16 +77,15 @@ def read_rows(path: Path, *, what: str = "annotations", pictures: bool = False) 
     return found
 
 
-def need(path: Path, rows: Sequence[Row], columns: Sequence[str], *, what: str = "annotations") -> None:
-    """Raise InputError where there are no rows, or one lacks a column."""
-    if not rows:
-        raise InputError(f"{what} {path}: hold no rows; expected are rows with {', '.join(columns)}")
-    for number, row in enumerate(rows):
-        lacks = [column for column in columns if column not in row]
-        if lacks:
-            raise InputError(
-                f"{what} {path}: row {number:,} has no {', '.join(lacks)}; it has {', '.join(map(str, list(row)[:12]))}"
-            )
+def checked(path: Path, found: Any, form: TypeAdapter[Form], expected: str, *, what: str = "annotations") -> Form:
+    """What a file holds, as a benchmark declares it. Raises InputError, which tells the first place that is wrong."""
+    try:
+        return form.validate_python(found)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        place = spelled(tuple(piece for piece in detail["loc"] if not str(piece).startswith("function-")))
+        where = f", where {place} {sentence_of(detail, [])}" if place else ""
+        raise InputError(f"{what} {path}: expected {expected}; found {_described(found)}{where}") from error
 
 
 def misfit(path: Path, expected: str, found: Any, *, what: str = "annotations") -> NoReturn:
@@ -97,7 +107,7 @@ def some(ids: Sequence[str]) -> str:
 
 def _described(found: Any) -> str:
     if isinstance(found, dict):
-        return f"an object with the names {some([str(name) for name in found]) or 'of nothing'}"
+        return f"an object with the names {some([str(name) for name in found])}" if found else "an empty object"
     if isinstance(found, list):
         return f"a list of {len(found):,}" + (f", the first of which is {_described(found[0])}" if found else "")
     return f"{type(found).__name__} {str(found)[:40]!r}"

@@ -45,7 +45,7 @@ def answers_of(
     for number, row in enumerate(rows):
         name = next((name for name in names if name in row), None)
         if name is None:
-            raise InputError(f"predictions {path}: entry {number:,} has no {names[0]}; it has {', '.join(row)}")
+            raise InputError(f"predictions {path}: entry {number:,} has no {names[0]}; it has {some([*map(str, row)])}")
         keys.append(str(row[name]))
     unique(path, keys, what="predictions")
     return {key: answer_of(path, key, row, fields) for key, row in zip(keys, rows, strict=True)}
@@ -55,7 +55,9 @@ def answer_of(path: Path, key: str, row: dict[str, Any], fields: Sequence[str]) 
     """The answer in an entry. Raises InputError where it has none."""
     name = next((name for name in fields if name in row), None)
     if name is None:
-        raise InputError(f"predictions {path}: the entry of {key!r} has no {fields[0]}; it has {', '.join(row)}")
+        raise InputError(
+            f"predictions {path}: the entry of {key!r} has no {fields[0]}; it has {some([*map(str, row)])}"
+        )
     return row[name]
 
 

@@ -8,10 +8,13 @@ a list of answers in the order of the annotations. `--official` changes nothing:
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from training.evaluate import prompts
-from training.evaluate.annotation_files import Row, files_of, misfit, need, read_json, read_rows
+from training.evaluate.annotation_files import Row, Text, checked, files_of, misfit, read_json, read_rows
 from training.evaluate.answers import answer_of, require_same, text_of
 from training.evaluate.benchmark import Question
 from training.evaluate.tally import Judged, tally
@@ -19,7 +22,19 @@ from training.evaluate.zeroshot import Scores
 
 _TOLERANCE = 0.05
 _HALVES = ("human", "augmented")
+_EXPECTED = 'a list of {"imgname", "query", "label"}'
 _ANSWERS = ("answer", "prediction", "pred", "response", "label")
+
+
+class _Row(TypedDict):
+    imgname: str
+    query: Text
+    label: Text
+    half: NotRequired[str]
+    type: NotRequired[str]
+
+
+_FORM = TypeAdapter(Annotated[list[_Row], Field(min_length=1)])
 
 
 def relaxed(answer: str, right: str) -> bool:
@@ -35,7 +50,7 @@ def score(annotations: Sequence[Path], predictions: Path, *, official: bool = Fa
     rows = _read(annotations)
     said = _answers(predictions, list(rows))
     judged = [
-        Judged(float(relaxed(said[key], str(row["label"]))), {"half": row["half"]}, bool(said[key]))
+        Judged(float(relaxed(said[key], row["label"])), {"half": row["half"]}, bool(said[key]))
         for key, row in rows.items()
     ]
     return tally(judged, "relaxed_accuracy", mean_of="half")
@@ -60,21 +75,22 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _read(annotations: Sequence[Path]) -> dict[str, Row]:
-    """Rows by picture and question, numbered where a file asks the same twice."""
-    found: dict[str, Row] = {}
+def _read(annotations: Sequence[Path]) -> dict[str, _Row]:
+    """Rows by picture and question, numbered where a file asks the same twice; a row may tell its own half."""
+    found: dict[str, _Row] = {}
+    times: dict[str, int] = defaultdict(int)
     for path in files_of(annotations):
-        rows = read_rows(path)
-        need(path, rows, ("imgname", "query", "label"))
         half = next((half for half in _HALVES if half in path.stem.lower()), "all")
-        for row in rows:
-            key = base = f"{row['imgname']}: {row['query']}"
-            again = 1
-            while key in found:
-                again += 1
-                key = f"{base} ({again})"
-            found[key] = row | {"half": str(row.get("half") or row.get("type") or row.get("split") or half)}
+        for row in checked(path, read_rows(path), _FORM, _EXPECTED):
+            key = _numbered(f"{row['imgname']}: {row['query']}", times)
+            found[key] = row | {"half": row.get("half") or row.get("type") or half}
     return found
+
+
+def _numbered(key: str, times: dict[str, int]) -> str:
+    """A key that was not there before."""
+    times[key] += 1
+    return key if times[key] == 1 else f"{key} ({times[key]})"
 
 
 def _answers(path: Path, keys: Sequence[str]) -> dict[str, str]:
@@ -100,8 +116,6 @@ def _by_question(path: Path, said: Sequence[Row]) -> dict[str, Any]:
     times: dict[str, int] = defaultdict(int)
     found = {}
     for row in said:
-        base = str(row["id"]) if "id" in row else f"{row.get('imgname')}: {row['query']}"
-        times[base] += 1
-        key = base if times[base] == 1 else f"{base} ({times[base]})"
+        key = _numbered(str(row["id"]) if "id" in row else f"{row.get('imgname')}: {row['query']}", times)
         found[key] = answer_of(path, key, row, _ANSWERS)
     return found

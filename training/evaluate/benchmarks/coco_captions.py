@@ -9,9 +9,12 @@ words.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
-from training.evaluate.annotation_files import misfit, need, only_file, read_json
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from training.evaluate.annotation_files import Text, checked, misfit, only_file, read_json
 from training.evaluate.answers import read_texts
 from training.evaluate.benchmark import Question, id_of
 from training.evaluate.measures.bleu import bleu
@@ -22,9 +25,42 @@ from training.evaluate.tally import Judged, mean, tally
 from training.evaluate.zeroshot import Scores
 
 _PROMPT = "Provide a one-sentence caption for the provided image."
-_FORM = (
+_EXPECTED = (
     'COCO\'s {"images": [{"id"}], "annotations": [{"image_id", "caption"}]}, or Karpathy\'s {"images": [{"cocoid"}]}'
 )
+
+
+class _Caption(TypedDict):
+    image_id: Text
+    caption: Text
+
+
+class _Image(TypedDict):
+    id: Text
+    file_name: NotRequired[str]
+
+
+class _Coco(TypedDict):
+    images: Annotated[list[_Image], Field(min_length=1)]
+    annotations: list[_Caption]
+
+
+class _Sentence(TypedDict):
+    raw: str
+
+
+class _KarpathyImage(TypedDict):
+    cocoid: Text
+    split: str
+    filename: str
+    sentences: list[_Sentence]
+
+
+class _Karpathy(TypedDict):
+    images: list[_KarpathyImage]
+
+
+_COCO, _KARPATHY = TypeAdapter(_Coco), TypeAdapter(_Karpathy)
 
 
 def score(annotations: Sequence[Path], predictions: Path, *, official: bool = False) -> Scores:
@@ -56,21 +92,16 @@ def entry(question: Question, text: str) -> dict[str, Any]:
 
 def _read(annotations: Sequence[Path]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Captions and file names by the pictures' ids."""
-    path = only_file(annotations, _FORM)
+    path = only_file(annotations, _EXPECTED)
     known = read_json(path)
-    images = known.get("images") if isinstance(known, dict) else None
-    if not isinstance(images, list) or not images or not all(isinstance(image, dict) for image in images):
-        misfit(path, _FORM, known)
-    karpathy = "annotations" not in known
-    if karpathy:
-        need(path, images, ("cocoid", "split", "sentences"))
-        images = [image | {"id": image["cocoid"]} for image in images if image["split"] == "test"]
-        pairs = [(str(image["id"]), sentence["raw"]) for image in images for sentence in image["sentences"]]
+    if isinstance(known, dict) and "images" in known and "annotations" not in known:
+        images = [row for row in checked(path, known, _KARPATHY, _EXPECTED)["images"] if row["split"] == "test"]
+        files = {row["cocoid"]: row["filename"] for row in images}
+        pairs = [(row["cocoid"], sentence["raw"]) for row in images for sentence in row["sentences"]]
     else:
-        need(path, images, ("id",))
-        need(path, known["annotations"], ("image_id", "caption"))
-        pairs = [(str(row["image_id"]), row["caption"]) for row in known["annotations"]]
-    files = {str(image["id"]): str(image.get("filename") or image.get("file_name") or image["id"]) for image in images}
+        found = checked(path, known, _COCO, _EXPECTED)
+        files = {row["id"]: row.get("file_name", row["id"]) for row in found["images"]}
+        pairs = [(row["image_id"], row["caption"]) for row in found["annotations"]]
     people: dict[str, list[str]] = {image: [] for image in files}
     for image, caption in pairs:
         if image not in people:
@@ -78,5 +109,5 @@ def _read(annotations: Sequence[Path]) -> tuple[dict[str, list[str]], dict[str, 
         people[image].append(caption)
     without = [image for image, captions in people.items() if not captions]
     if without or not people:
-        misfit(path, "a caption for every picture", without[:1])
+        misfit(path, "a caption for every picture, and pictures", without[:1])
     return people, files

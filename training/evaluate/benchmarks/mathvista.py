@@ -13,22 +13,51 @@ of nothing; ours is wrong, and unparsed. `--official` applies the script's rules
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from training.evaluate import prompts
-from training.evaluate.annotation_files import Row, misfit, need, only_file, read_json, read_rows, unique
+from training.evaluate.annotation_files import Text, checked, misfit, only_file, read_json, read_rows, unique
 from training.evaluate.answers import read_texts
 from training.evaluate.benchmark import Question
 from training.evaluate.measures.edit_distance import edit_distance
 from training.evaluate.tally import Judged, tally
 from training.evaluate.zeroshot import Scores
 
-_NEEDED = ("pid", "question", "choices", "precision", "answer", "question_type", "answer_type")
-_KINDS = ("task", "category", "context", "grade", "skills", "source")
+_EXPECTED = "a Parquet file, or an object of pid and {question, choices, precision, answer, question_type, answer_type}"
 _QUOTED = re.compile(r'The answer is "(.*)"\.')
 _STATED = re.compile(r"(?:answer is|answer:)\s*:?\s*(.+?)\.?\s*$", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.,-])[-+]?(?:\d+\.?\d*|\.\d+)(?![\d,]*\d)")
 _LETTER = re.compile(r"\(([a-zA-Z])\)")
+
+
+class _Metadata(TypedDict, total=False):
+    task: str | None
+    category: str | None
+    context: str | None
+    grade: str | None
+    skills: list[str] | None
+    source: str | None
+
+
+class _Row(TypedDict):
+    pid: Text
+    question: str
+    query: NotRequired[str | None]
+    image: NotRequired[Any]
+    decoded_image: NotRequired[Any]
+    choices: list[Text] | None
+    unit: NotRequired[str | None]
+    precision: float | None
+    answer: Text | None
+    question_type: str
+    answer_type: str
+    metadata: NotRequired[_Metadata | None]
+
+
+_FORM = TypeAdapter(Annotated[list[_Row], Field(min_length=1)])
 
 
 def score(annotations: Sequence[Path], predictions: Path, *, official: bool = False) -> Scores:
@@ -57,7 +86,7 @@ def entry(question: Question, text: str) -> dict[str, Any]:
     return {"pid": question.id, "response": text.strip()}
 
 
-def extracted(text: str, row: Row, *, official: bool) -> str:
+def extracted(text: str, row: _Row, *, official: bool) -> str:
     """What a text answers, by rules. A text that is an answer already is taken whole."""
     choices = row["choices"] or ()
     numeric = not choices and row["answer_type"] in ("integer", "float")
@@ -72,16 +101,16 @@ def extracted(text: str, row: Row, *, official: bool) -> str:
     return numbers[0] if len(numbers) == 1 else text
 
 
-def _judged(row: Row, text: str, official: bool) -> Judged:
+def _judged(row: _Row, text: str, official: bool) -> Judged:
     found = extracted(text.strip(), row, official=official)
     normal = _normal(found, row) if found or official else None
     metadata = row.get("metadata") or {}
-    groups = {"question_type": row["question_type"], "answer_type": row["answer_type"]}
-    groups |= {kind: metadata[kind] for kind in _KINDS if metadata.get(kind)}
-    return Judged(float(normal == str(row["answer"])), groups, normal is not None)
+    kinds = {kind: metadata.get(kind) or () for kind in _Metadata.__annotations__}
+    groups: dict[str, Any] = {"question_type": row["question_type"], "answer_type": row["answer_type"], **kinds}
+    return Judged(float(normal == row["answer"]), groups, normal is not None)
 
 
-def _normal(text: str, row: Row) -> str | None:
+def _normal(text: str, row: _Row) -> str | None:
     """An answer as its right form would be written; None where it has none."""
     if row["choices"]:
         return _choice(text.strip(), row["choices"])
@@ -105,25 +134,21 @@ def _choice(text: str, choices: Sequence[str]) -> str:
     return min(choices, key=lambda choice: edit_distance(letter, choice))
 
 
-def _prompt(row: Row) -> str:
+def _prompt(row: _Row) -> str:
     if row["choices"]:
         return prompts.choose(row["question"], row["choices"])
     unit = f" (Unit: {row['unit']})" if row.get("unit") else ""
     return prompts.short(f"{row['question']}{unit}")
 
 
-def _read(annotations: Sequence[Path], pictures: bool = False) -> list[Row]:
-    path = only_file(annotations, "a Parquet file, or an object of pid and problem")
-    if path.suffix == ".json" and isinstance(known := read_json(path), dict):
-        if not all(isinstance(row, dict) for row in known.values()):
-            misfit(path, "an object of pid and problem", known)
-        rows = [{"pid": pid} | row for pid, row in known.items()]
-    else:
-        rows = read_rows(path, pictures=pictures)
-    need(path, rows, _NEEDED)
-    rows = [row | {"pid": str(row["pid"])} for row in rows]
+def _read(annotations: Sequence[Path], pictures: bool = False) -> list[_Row]:
+    path = only_file(annotations, _EXPECTED)
+    known = read_json(path) if path.suffix == ".json" else read_rows(path, pictures=pictures)
+    if isinstance(known, dict):
+        known = [{"pid": pid} | row if isinstance(row, dict) else row for pid, row in known.items()]
+    rows = checked(path, known, _FORM, _EXPECTED)
     unique(path, [row["pid"] for row in rows])
-    without = [row["pid"] for row in rows if row["answer"] in (None, "")]
+    without = [row["pid"] for row in rows if not row["answer"]]
     if without:
         misfit(path, "an answer to every problem (the test split has none)", without)
     return rows

@@ -13,20 +13,36 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from training.evaluate import prompts
-from training.evaluate.annotation_files import Row, files_of, misfit, need, read_rows, unique
+from training.evaluate.annotation_files import Text, checked, files_of, misfit, read_rows, unique
 from training.evaluate.answers import read_texts
 from training.evaluate.benchmark import Question
 from training.evaluate.measures.mmmu_answer import chosen_letter, open_answer_is_right
+from training.evaluate.pictures import InParquet
 from training.evaluate.tally import Judged, tally
 from training.evaluate.zeroshot import Scores
 
 _SEED = 42
-_ID = re.compile(r"[a-z]+_(?P<subject>\w+)_\d+")
 _IMAGE = re.compile(r"<image (\d)>")
 _MULTIPLE_CHOICE = "multiple-choice"
+_EXPECTED = "rows with id (as validation_Art_1), question, options, answer and question_type"
+
+
+@with_config({"extra": "allow"})  # image_1 to image_7
+class _Row(TypedDict):
+    id: Annotated[str, Field(pattern=r"^[a-z]+_\w+_\d+$")]
+    question: str
+    options: str | list[Text]
+    answer: Text | list[Text]
+    question_type: Literal["multiple-choice", "open"]
+
+
+_FORM = TypeAdapter(Annotated[list[_Row], Field(min_length=1)])
 
 
 def score(annotations: Sequence[Path], predictions: Path, *, official: bool = False) -> Scores:
@@ -45,7 +61,8 @@ def questions(annotations: Sequence[Path]) -> list[Question]:
         named = dict.fromkeys(_IMAGE.findall("\n".join([row["question"], *options])))
         choice = row["question_type"] == _MULTIPLE_CHOICE
         prompt = prompts.choose(row["question"], options) if choice else prompts.short(row["question"])
-        pictures = tuple(row[f"image_{n}"] for n in named if row.get(f"image_{n}") is not None)
+        held = [row.get(f"image_{n}") for n in named]
+        pictures = tuple(picture for picture in held if isinstance(picture, InParquet))
         found.append(Question(row["id"], pictures, prompt, tuple(options), "letter" if choice else "phrase"))
     return found
 
@@ -55,30 +72,26 @@ def entry(question: Question, text: str) -> dict[str, Any]:
     return {"id": question.id, "response": text.strip()}
 
 
-def _judged(row: Row, text: str, picks: random.Random | None) -> Judged:
-    groups = {"subject": row["subject"], "question_type": row["question_type"]}
+def _judged(row: _Row, text: str, picks: random.Random | None) -> Judged:
+    groups = {"subject": row["id"].split("_", 1)[1].rsplit("_", 1)[0], "question_type": row["question_type"]}
     if row["question_type"] != _MULTIPLE_CHOICE:
         return Judged(float(open_answer_is_right(text, _texts(row["answer"]))), groups, bool(text.strip()))
     options = dict(zip(ascii_uppercase, _texts(row["options"]), strict=False))
     letter = chosen_letter(text, options)
     picked = picks.choice(list(options)) if picks is not None and not letter else letter
-    return Judged(float(picked == row["answer"].strip()), groups, bool(letter))
+    return Judged(float(picked == str(row["answer"]).strip()), groups, bool(letter))
 
 
-def _read(annotations: Sequence[Path], pictures: bool = False) -> list[Row]:
+def _read(annotations: Sequence[Path], pictures: bool = False) -> list[_Row]:
     found = []
     for path in files_of(annotations):
-        rows = read_rows(path, pictures=pictures)
-        need(path, rows, ("id", "question", "options", "answer", "question_type"))
+        rows = checked(path, read_rows(path, pictures=pictures), _FORM, _EXPECTED)
         for row in rows:
-            named = _ID.fullmatch(str(row["id"]))
-            if named is None:
-                misfit(path, "an id such as validation_Art_1", row["id"])
             if row["question_type"] == _MULTIPLE_CHOICE and not _texts(row["options"]):
                 misfit(path, f"options of {row['id']}", row["options"])
             if row["answer"] == "?":
                 misfit(path, f"an answer to {row['id']} (the test split has none)", row["answer"])
-            found.append(row | {"subject": named["subject"]})
+        found += rows
     unique(annotations[0], [row["id"] for row in found])
     return found
 

@@ -13,17 +13,32 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from training.evaluate import prompts
-from training.evaluate.annotation_files import Row, files_of, misfit, need, read_json, unique
+from training.evaluate.annotation_files import Text, checked, files_of, misfit, read_json, unique
 from training.evaluate.answers import read_answers, require_same, text_of
 from training.evaluate.benchmark import Question
 from training.evaluate.tally import Judged, mean, tally
 from training.evaluate.zeroshot import Scores
 
 _MARKS = "().:,*"
-_FORM = 'a list of {"video", "question", "candidates", "answer"}'
+_EXPECTED = 'a list of {"video", "question", "candidates", "answer"}'
+
+
+class _Row(TypedDict):
+    question_id: NotRequired[Text]
+    task_type: NotRequired[str]
+    video: NotRequired[str]
+    question: str
+    candidates: list[Text]
+    answer: Text
+
+
+_FORM = TypeAdapter(Annotated[list[_Row], Field(min_length=1)])
 
 
 def score(annotations: Sequence[Path], predictions: Path, *, official: bool = False) -> Scores:
@@ -38,7 +53,7 @@ def score(annotations: Sequence[Path], predictions: Path, *, official: bool = Fa
 def questions(annotations: Sequence[Path]) -> list[Question]:
     """Questions in the official words."""
     return [
-        Question(row["question_id"], (Path(row["video"]),), _prompt(row), tuple(row["candidates"]), "letter")
+        Question(row["question_id"], (Path(row.get("video", "")),), _prompt(row), tuple(row["candidates"]), "letter")
         for row in _read(annotations)
     ]
 
@@ -66,31 +81,29 @@ def _first_letter(text: str) -> str:
     return first if len(first) == 1 else ""
 
 
-def _judged(row: Row, text: str, official: bool) -> Judged:
+def _judged(row: _Row, text: str, official: bool) -> Judged:
     letter = ascii_uppercase[row["candidates"].index(row["answer"])]
-    return Judged(float(is_right(text, letter, official=official)), {"task": row["task"]}, bool(_first_letter(text)))
+    return Judged(
+        float(is_right(text, letter, official=official)), {"task": row["task_type"]}, bool(_first_letter(text))
+    )
 
 
-def _prompt(row: Row) -> str:
+def _prompt(row: _Row) -> str:
     options = prompts.lettered(row["candidates"], "({}) {}")
     return "\n".join([f"Question: {row['question']}", "Options:", *options, "Only give the best option."])
 
 
-def _read(annotations: Sequence[Path]) -> list[Row]:
-    found = []
+def _read(annotations: Sequence[Path]) -> list[_Row]:
+    found: list[_Row] = []
     for path in files_of(annotations):
-        rows = read_json(path)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            misfit(path, _FORM, rows)
-        need(path, rows, ("question", "candidates", "answer"))
         places: dict[str, int] = defaultdict(int)
-        for row in rows:
-            if not isinstance(row["candidates"], list) or row["answer"] not in row["candidates"]:
+        for row in checked(path, read_json(path), _FORM, _EXPECTED):
+            if row["answer"] not in row["candidates"]:
                 misfit(path, f"an answer among the candidates {row['candidates']}", row["answer"])
-            task = _task(str(row.get("task_type") or path.stem))
-            key = str(row.get("question_id", f"{task}/{places[task]}"))
+            task = _task(row.get("task_type") or path.stem)
+            key = row.get("question_id") or f"{task}/{places[task]}"
             places[task] += 1
-            found.append(row | {"task": task, "question_id": key, "video": str(row.get("video", ""))})
+            found.append(row | {"task_type": task, "question_id": key})
     unique(annotations[0], [row["question_id"] for row in found])
     return found
 
@@ -100,7 +113,7 @@ def _task(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def _answers(path: Path, rows: Sequence[Row]) -> dict[str, str]:
+def _answers(path: Path, rows: Sequence[_Row]) -> dict[str, str]:
     said = read_answers(path, ("question_id",), ("pred",))
     if any(isinstance(answers, list) for answers in said.values()):
         said = {

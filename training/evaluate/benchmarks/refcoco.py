@@ -10,9 +10,12 @@ prediction needs all of its; one that has none is left out, and so is `train`, a
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
-from training.evaluate.annotation_files import Row, files_of, misfit, need, read_json, unique
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from training.evaluate.annotation_files import Text, checked, files_of, misfit, read_json, unique
 from training.evaluate.answers import read_answers, require_same
 from training.evaluate.benchmark import Question, id_of
 from training.evaluate.measures.boxes import Box, box_in, from_xywh, iou, xywh_in
@@ -22,7 +25,49 @@ from training.evaluate.zeroshot import Scores
 
 _PROMPT = "Please provide the bounding box coordinate of the region this sentence describes: {}"
 _RIGHT = 0.5
-_REF = ("ref_id", "ann_id", "image_id", "split", "sentences")
+_EXPECTED = "a list of references with ref_id, ann_id, image_id, split and sentences"
+
+
+class _Sentence(TypedDict):
+    sent_id: Text
+    sent: str
+
+
+class _Ref(TypedDict):
+    ref_id: int
+    ann_id: int
+    image_id: int
+    split: str
+    sentences: list[_Sentence]
+
+
+class _Image(TypedDict):
+    id: int
+    width: float
+    height: float
+    file_name: NotRequired[str]
+
+
+class _Annotation(TypedDict):
+    id: int
+    bbox: tuple[float, float, float, float]
+
+
+class _Instances(TypedDict):
+    images: list[_Image]
+    annotations: list[_Annotation]
+
+
+class _Row(TypedDict):
+    """A sentence: what is asked of which picture, whose size is in pixels, and the right box."""
+
+    split: str
+    sent: str
+    image: _Image
+    box: Box
+
+
+_REFS, _INSTANCES = TypeAdapter(list[_Ref]), TypeAdapter(_Instances)
 
 
 def score(annotations: Sequence[Path], predictions: Path, *, official: bool = False) -> Scores:
@@ -38,7 +83,12 @@ def score(annotations: Sequence[Path], predictions: Path, *, official: bool = Fa
 def questions(annotations: Sequence[Path]) -> list[Question]:
     """A question per sentence of the splits for testing; the picture is COCO's, by its file's name."""
     return [
-        Question(key, (Path(row["file_name"]),), _PROMPT.format(row["sent"]), length="box")
+        Question(
+            key,
+            (Path(row["image"].get("file_name", str(row["image"]["id"]))),),
+            _PROMPT.format(row["sent"]),
+            length="box",
+        )
         for key, row in _read(annotations).items()
         if row["split"] != "train"
     ]
@@ -49,14 +99,14 @@ def entry(question: Question, text: str) -> dict[str, Any]:
     return {"sent_id": id_of(question), "answer": text.strip()}
 
 
-def _judged(row: Row, answer: Any) -> Judged:
-    box = box_in(answer, row["width"], row["height"]) if isinstance(answer, str) else xywh_in(answer)
+def _judged(row: _Row, answer: Any) -> Judged:
+    box = box_in(answer, row["image"]["width"], row["image"]["height"]) if isinstance(answer, str) else xywh_in(answer)
     right = box is not None and iou(box, row["box"]) >= _RIGHT
     return Judged(float(right), {"split": row["split"]}, box is not None)
 
 
-def _read(annotations: Sequence[Path]) -> dict[str, Row]:
-    """A row per sentence by its id: split, words, file name, size in pixels and the right box."""
+def _read(annotations: Sequence[Path]) -> dict[str, _Row]:
+    """A row per sentence by its id."""
     files = files_of(annotations)
     pickles = [path for path in files if path.suffix == ".p"]
     others = [path for path in files if path.suffix == ".json"] or [
@@ -64,31 +114,21 @@ def _read(annotations: Sequence[Path]) -> dict[str, Row]:
     ]
     if len(pickles) != 1 or len(others) != 1:
         misfit(files[0], "refs(…).p and instances.json", [path.name for path in files])
-    refs, instances = read_pickle(pickles[0]), read_json(files_of(others)[0])
-    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
-        misfit(pickles[0], f"a list of objects with {', '.join(_REF)}", refs)
-    need(pickles[0], refs, _REF)
-    if not isinstance(instances, dict) or not {"images", "annotations"} <= instances.keys():
-        misfit(others[0], 'COCO\'s {"images", "annotations"}', instances)
+    refs = checked(pickles[0], read_pickle(pickles[0]), _REFS, _EXPECTED)
+    instances = checked(files_of(others)[0], read_json(others[0]), _INSTANCES, 'COCO\'s {"images", "annotations"}')
     boxes = {row["id"]: from_xywh(*row["bbox"]) for row in instances["annotations"]}
     images = {row["id"]: row for row in instances["images"]}
-    unique(pickles[0], [str(sentence["sent_id"]) for ref in refs for sentence in ref["sentences"]])
+    lost = [str(ref["ref_id"]) for ref in refs if ref["ann_id"] not in boxes or ref["image_id"] not in images]
+    if lost or not refs:
+        misfit(others[0], f"the picture and box of every reference in {pickles[0].name}", lost)
+    unique(pickles[0], [sentence["sent_id"] for ref in refs for sentence in ref["sentences"]])
     return {
-        str(sentence["sent_id"]): _row(others[0], ref, sentence, boxes, images)
+        sentence["sent_id"]: {
+            "split": ref["split"],
+            "sent": sentence["sent"],
+            "image": images[ref["image_id"]],
+            "box": boxes[ref["ann_id"]],
+        }
         for ref in refs
         for sentence in ref["sentences"]
-    }
-
-
-def _row(path: Path, ref: Row, sentence: Row, boxes: dict[int, Box], images: dict[int, Row]) -> Row:
-    if ref["ann_id"] not in boxes or ref["image_id"] not in images:
-        misfit(path, f"annotation {ref['ann_id']} and image {ref['image_id']} of reference {ref['ref_id']}", None)
-    image = images[ref["image_id"]]
-    return {
-        "split": str(ref["split"]),
-        "sent": str(sentence["sent"]),
-        "file_name": str(image.get("file_name", ref["image_id"])),
-        "width": float(image["width"]),
-        "height": float(image["height"]),
-        "box": boxes[ref["ann_id"]],
     }

@@ -8,23 +8,41 @@ Annotations are `problems.json` and, where it is named, `pid_splits.json`; the t
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from training.evaluate import prompts
-from training.evaluate.annotation_files import Row, files_of, misfit, need, read_json
+from training.evaluate.annotation_files import Text, checked, files_of, misfit, read_json
 from training.evaluate.answers import read_answers, require_same, text_of
 from training.evaluate.benchmark import Question
 from training.evaluate.tally import Judged, mean, tally
 from training.evaluate.zeroshot import Scores
 
-_FORM = "problems.json: an object of id and {question, choices, answer, …}"
+_EXPECTED = "problems.json: an object of id and {question, choices, answer, …}"
 _ANSWER = re.compile(r"The answer is ([A-Z])\.")
 _OFFICIAL_ANSWER = re.compile(r"The answer is ([A-Z]).", re.DOTALL)
 _PRIMARY = 6
+
+
+class _Row(TypedDict):
+    question: str
+    choices: Annotated[list[Text], Field(min_length=1)]
+    answer: int
+    hint: NotRequired[str | None]
+    image: NotRequired[str | None]
+    grade: NotRequired[str | None]
+    subject: NotRequired[str | None]
+    split: NotRequired[str | None]
+
+
+_PROBLEMS = TypeAdapter(Annotated[dict[str, _Row], Field(min_length=1)])
+_SPLITS = TypeAdapter(dict[str, list[Text]])
 
 
 def score(annotations: Sequence[Path], predictions: Path, *, official: bool = False) -> Scores:
@@ -44,7 +62,7 @@ def questions(annotations: Sequence[Path]) -> list[Question]:
     return [
         Question(
             key,
-            (Path(row.get("split", "test")) / key / row["image"],) if row.get("image") else (),
+            _pictures(key, row),
             prompts.choose(row["question"], row["choices"], f"Context: {row['hint']}" if row.get("hint") else ""),
             tuple(row["choices"]),
             "letter",
@@ -67,7 +85,7 @@ def letter_in(text: str, letters: str, *, official: bool) -> str:
     return named[0] if len(named) == 1 else ""
 
 
-def _option(path: Path, key: str, answer: Any, row: Row, official: bool) -> int | None:
+def _option(path: Path, key: str, answer: Any, row: _Row, official: bool) -> int | None:
     """The number of the option that is answered, or None."""
     if isinstance(answer, int):
         return answer if 0 <= answer < len(row["choices"]) else None
@@ -75,43 +93,36 @@ def _option(path: Path, key: str, answer: Any, row: Row, official: bool) -> int 
     return ascii_uppercase.index(letter) if letter else None
 
 
-def _judged(row: Row, option: int | None) -> Judged:
+def _judged(row: _Row, option: int | None) -> Judged:
     contexts = [name for name, column in (("text", "hint"), ("image", "image")) if row.get(column)]
     groups: dict[str, str | Sequence[str]] = {"context": contexts or ["none"]}
-    if row.get("subject"):
-        groups["subject"] = row["subject"]
-    grade = str(row.get("grade", "")).removeprefix("grade")
+    groups["subject"] = row.get("subject") or ()
+    grade = (row.get("grade") or "").removeprefix("grade")
     if grade.isdecimal():
         groups["grade"] = "1 to 6" if int(grade) <= _PRIMARY else "7 to 12"
     return Judged(float(option == row["answer"]), groups, option is not None)
 
 
-def _read(annotations: Sequence[Path]) -> dict[str, Row]:
+def _pictures(key: str, row: _Row) -> tuple[Path, ...]:
+    image = row.get("image")
+    return (Path(row.get("split") or "test") / key / image,) if image else ()
+
+
+def _read(annotations: Sequence[Path]) -> dict[str, _Row]:
     """The problems of the test split by id."""
-    problems, splits = None, None
-    for path in files_of(annotations):
+    problems, kept = None, None
+    files = files_of(annotations)
+    for path in files:
         known = read_json(path)
-        if not isinstance(known, dict) or not known:
-            misfit(path, _FORM, known)
-        if isinstance(known.get("test"), list):
-            splits = known["test"]
+        if isinstance(known, dict) and isinstance(known.get("test"), list):
+            kept = checked(path, known, _SPLITS, "pid_splits.json: lists of ids by split")["test"]
         else:
-            problems = _problems(path, known)
+            problems = checked(path, known, _PROBLEMS, _EXPECTED)
     if problems is None:
-        misfit(annotations[0], _FORM, {"test": splits})
-    if splits is None:
-        kept = [key for key, row in problems.items() if row.get("split", "test") == "test"]
-    else:
-        kept = [str(key) for key in splits]
+        misfit(files[0], _EXPECTED, {"test": kept})
+    if kept is None:
+        kept = [key for key, row in problems.items() if (row.get("split") or "test") == "test"]
     unknown = [key for key in kept if key not in problems]
     if unknown or not kept:
-        misfit(annotations[0], "a problem for every id of the test split", unknown)
+        misfit(files[0], "a test split, and a problem for each of its ids", unknown)
     return {key: problems[key] for key in kept}
-
-
-def _problems(path: Path, known: Mapping[str, Any]) -> dict[str, Row]:
-    rows = list(known.values())
-    if not all(isinstance(row, dict) for row in rows):
-        misfit(path, _FORM, known)
-    need(path, rows, ("question", "choices", "answer"))
-    return dict(zip(known, rows, strict=True))

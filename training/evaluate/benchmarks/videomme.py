@@ -11,9 +11,12 @@ first letter that stands alone.
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
-from training.evaluate.annotation_files import Row, files_of, misfit, need, read_json, read_rows, unique
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from training.evaluate.annotation_files import Row, Text, checked, files_of, misfit, read_json, read_rows, unique
 from training.evaluate.answers import answers_of, read_texts, require_same, text_of
 from training.evaluate.benchmark import Question
 from training.evaluate.measures.option_letters import stated_letters
@@ -21,7 +24,7 @@ from training.evaluate.tally import Judged, tally
 from training.evaluate.zeroshot import Scores
 
 _LETTERS = "ABCD"
-_KINDS = ("duration", "domain", "sub_category", "task_type")
+_EXPECTED = "rows with question_id, question, options and answer, or a list of videos with such questions"
 _OFFICIAL_OPENINGS = (
     "The best answer is", "The correct answer is", "The answer is", "The answer",
     "The best option is" "The correct option is", "Best answer:" "Best option:",
@@ -32,6 +35,25 @@ _PROMPT = (
     "Select the best answer to the following multiple-choice question based on the video. Respond with only the letter "
     "(A, B, C, or D) of the correct option.\n{}\nThe best answer is:"
 )
+
+
+class _Kinds(TypedDict, total=False):
+    duration: str
+    domain: str
+    sub_category: str
+    task_type: str
+
+
+class _Row(_Kinds):
+    question_id: Text
+    question: str
+    options: list[str]
+    answer: str
+    video_id: NotRequired[Text]
+    videoID: NotRequired[str]
+
+
+_FORM = TypeAdapter(Annotated[list[_Row], Field(min_length=1)])
 
 
 def score(annotations: Sequence[Path], predictions: Path, *, official: bool = False) -> Scores:
@@ -72,44 +94,37 @@ def letter_in(text: str, *, official: bool) -> str:
     return leading[1] if leading else next(iter(stated_letters(text, _LETTERS)), "")
 
 
-def _judged(row: Row, text: str, official: bool) -> Judged:
+def _judged(row: _Row, text: str, official: bool) -> Judged:
     letter = letter_in(text, official=official)
-    groups = {kind: str(row[kind]) for kind in _KINDS if row.get(kind)}
-    return Judged(float(letter == str(row["answer"]).strip()), groups, bool(letter))
+    groups = {kind: str(row.get(kind) or "") or () for kind in _Kinds.__annotations__}
+    return Judged(float(letter == row["answer"].strip()), groups, bool(letter))
 
 
-def _read(annotations: Sequence[Path]) -> list[Row]:
-    found = []
+def _read(annotations: Sequence[Path]) -> list[_Row]:
+    found: list[_Row] = []
     for path in files_of(annotations):
-        rows = _flat(read_json(path)) if path.suffix == ".json" else read_rows(path)
-        if rows is None:
-            misfit(path, "a Parquet file, or a list of videos with their questions", read_json(path))
-        need(path, rows, ("question_id", "question", "options", "answer"))
-        found += [row | {"question_id": str(row["question_id"]), "options": list(row["options"])} for row in rows]
+        rows = checked(path, _flat(path, "annotations"), _FORM, _EXPECTED)
+        found += rows
     unique(annotations[0], [row["question_id"] for row in found])
     return found
 
 
-def _flat(known: Any) -> list[Row] | None:
-    """Questions, each with what its video has; None where a file holds something else."""
-    if not isinstance(known, list) or not all(isinstance(row, dict) for row in known):
-        return None
-    return [
-        {name: value for name, value in video.items() if name != "questions"} | question
-        for video in known
-        for question in video.get("questions", [{}])
-    ]
+def _flat(path: Path, what: str) -> list[Row]:
+    """Questions, each with what its video has."""
+    rows = []
+    for video in read_rows(path, what=what):
+        inner = video.get("questions", [{}])
+        if not isinstance(inner, list) or not all(isinstance(question, dict) for question in inner):
+            misfit(path, _EXPECTED, video, what=what)
+        rows += [{name: value for name, value in video.items() if name != "questions"} | one for one in inner]
+    return rows
 
 
 def _answers(path: Path, asked: Sequence[str]) -> dict[str, str]:
     """Answers by question; in the template, `answer` is the right one and `response` the model's."""
     said = read_json(path, what="predictions") if path.suffix == ".json" else None
-    nested = isinstance(said, list) and any(isinstance(row, dict) and "questions" in row for row in said)
-    if not nested:
+    if not isinstance(said, list) or not any(isinstance(row, dict) and "questions" in row for row in said):
         return read_texts(path, asked, ("question_id",), ("response",))
-    rows = _flat(said)
-    if rows is None:
-        misfit(path, "a list of videos with their questions", said, what="predictions")
-    found = answers_of(path, rows, ("question_id",), ("response",))
+    found = answers_of(path, _flat(path, "predictions"), ("question_id",), ("response",))
     require_same(path, asked, found)
     return {key: text_of(path, key, answer) for key, answer in found.items()}

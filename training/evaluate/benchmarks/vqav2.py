@@ -9,32 +9,63 @@ is wrong where all ten say "dog" and right where nine do. Its own description sa
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from training.evaluate import prompts
-from training.evaluate.annotation_files import Row, files_of, misfit, need, read_json, unique
+from training.evaluate.annotation_files import Text, checked, files_of, misfit, read_json, unique
 from training.evaluate.answers import read_texts
 from training.evaluate.benchmark import Question, id_of
 from training.evaluate.measures.vqa_answer import vqa_accuracy
 from training.evaluate.tally import Judged, tally
 from training.evaluate.zeroshot import Scores
 
-_KINDS = ("answer_type", "question_type")
-_COLUMNS = {"annotations": ("question_id", "answers"), "questions": ("question_id", "image_id", "question")}
+_EXPECTED = 'an object with "annotations": [{"question_id", "answers": [{"answer"}]}], or "questions"'
+
+
+class _Answer(TypedDict):
+    answer: Text
+
+
+class _Annotation(TypedDict):
+    question_id: Text
+    answers: Annotated[list[_Answer], Field(min_length=1)]
+    answer_type: NotRequired[str]
+    question_type: NotRequired[str]
+
+
+class _Asked(TypedDict):
+    question_id: Text
+    image_id: Text
+    question: Text
+
+
+class _File(TypedDict, total=False):
+    annotations: Annotated[list[_Annotation], Field(min_length=1)]
+    questions: Annotated[list[_Asked], Field(min_length=1)]
+
+
+_FORM = TypeAdapter(_File)
 
 
 def score(annotations: Sequence[Path], predictions: Path, *, official: bool = False) -> Scores:
     """VQA accuracy, by type of answer and of question. Raises InputError."""
-    rows = _read(annotations, "annotations")
-    said = read_texts(predictions, [str(row["question_id"]) for row in rows], ("question_id",))
-    return tally([_judged(row, said[str(row["question_id"])], official) for row in rows], "accuracy")
+    path, found = _read(annotations, "annotations")
+    rows = found["annotations"]
+    unique(path, [row["question_id"] for row in rows])
+    said = read_texts(predictions, [row["question_id"] for row in rows], ("question_id",))
+    return tally([_judged(row, said[row["question_id"]], official) for row in rows], "accuracy")
 
 
 def questions(annotations: Sequence[Path]) -> list[Question]:
     """Questions; the picture is COCO's, by its number in 12 digits, which older folders put behind a prefix."""
+    path, found = _read(annotations, "questions")
+    unique(path, [row["question_id"] for row in found["questions"]])
     return [
-        Question(str(row["question_id"]), (Path(f"{row['image_id']:0>12}.jpg"),), prompts.short(row["question"]))
-        for row in _read(annotations, "questions")
+        Question(row["question_id"], (Path(f"{row['image_id']:0>12}.jpg"),), prompts.short(row["question"]))
+        for row in found["questions"]
     ]
 
 
@@ -43,33 +74,21 @@ def entry(question: Question, text: str) -> dict[str, Any]:
     return {"question_id": id_of(question), "answer": text.strip()}
 
 
-def _judged(row: Row, answer: str, official: bool) -> Judged:
-    people = [str(one["answer"]) for one in row["answers"]]
-    groups = {kind: str(row[kind]) for kind in _KINDS if kind in row}
+def _judged(row: _Annotation, answer: str, official: bool) -> Judged:
+    people = [one["answer"] for one in row["answers"]]
+    groups = {"answer_type": row.get("answer_type", ()), "question_type": row.get("question_type", ())}
     return Judged(vqa_accuracy(answer, people, official=official), groups, bool(answer.strip()))
 
 
-def _read(annotations: Sequence[Path], wanted: str) -> list[Row]:
-    """The rows under a name, from the first of the files that has it; the others must be the other of the pair."""
-    found: list[Row] | None = None
-    for path in files_of(annotations):
-        known = read_json(path)
-        if not isinstance(known, dict) or not (known.keys() & _COLUMNS.keys()):
-            misfit(path, 'an object with "annotations": [{"question_id", "answers"}], or "questions"', known)
-        if wanted in known and found is None:
-            found = known[wanted]
-            if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-                misfit(path, f'a list of objects as "{wanted}"', found)
-            need(path, found, _COLUMNS[wanted])
-            unique(path, [str(row["question_id"]) for row in found])
-            _require_answers(path, found)
-    if found is None:
-        misfit(annotations[0], f'an object with "{wanted}", in one of the files that are named', known)
-    return found
-
-
-def _require_answers(path: Path, rows: Sequence[Row]) -> None:
-    for row in rows:
-        given = row.get("answers", [{"answer": ""}])
-        if not given or not all(isinstance(one, dict) and "answer" in one for one in given):
-            misfit(path, f'"answers": [{{"answer"}}, …] of question {row["question_id"]}', given)
+def _read(annotations: Sequence[Path], wanted: str) -> tuple[Path, _File]:
+    """The first of the files that has a name, and its path; the others must be of the pair as well."""
+    files = {path: checked(path, read_json(path), _FORM, _EXPECTED) for path in files_of(annotations)}
+    for path, found in files.items():
+        if not found:
+            misfit(path, _EXPECTED, read_json(path))
+    with_it = [path for path, found in files.items() if wanted in found]
+    if not with_it:
+        misfit(
+            next(iter(files)), f'an object with "{wanted}", in one of the files that are named', "the other of the pair"
+        )
+    return with_it[0], files[with_it[0]]

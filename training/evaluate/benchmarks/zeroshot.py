@@ -6,17 +6,27 @@ five give top-5. `--official` changes nothing.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from schemas.errors import InputError
-from training.evaluate.annotation_files import misfit, only_file, read_json
+from training.evaluate.annotation_files import Text, checked, only_file, read_json
 from training.evaluate.answers import read_answers, require_same
 from training.evaluate.benchmark import Question
 from training.evaluate.zeroshot import MOST_RANKS, Scores, classification
 
-_FORM = "`classes`, a list, and `labels`, an object of id and class"
+_EXPECTED = "`classes`, a list, and `labels`, an object of id and class"
+
+
+class _File(TypedDict):
+    classes: Annotated[list[Text], Field(min_length=1)]
+    labels: Annotated[dict[str, Text], Field(min_length=1)]
+
+
+_FORM = TypeAdapter(_File)
 
 
 def score(annotations: Sequence[Path], predictions: Path, *, official: bool = False) -> Scores:
@@ -49,15 +59,10 @@ def entry(question: Question, text: str) -> dict[str, Any]:
 
 
 def _read(annotations: Sequence[Path]) -> tuple[list[str], dict[str, str]]:
-    path = only_file(annotations, _FORM)
-    known = read_json(path)
-    if not isinstance(known, dict):
-        misfit(path, _FORM, known)
-    classes, labels = known.get("classes"), known.get("labels")
-    if not isinstance(classes, list) or not isinstance(labels, dict) or not labels:
-        misfit(path, _FORM, known)
-    names = [str(name) for name in classes]
-    strange = [f"{key}: {label}" for key, label in labels.items() if str(label) not in names]
+    path = only_file(annotations, _EXPECTED)
+    found = checked(path, read_json(path), _FORM, _EXPECTED)
+    classes, labels = found["classes"], found["labels"]
+    strange = [f"{key}: {label}" for key, label in labels.items() if label not in classes]
     if strange:
         raise InputError(f"annotations {path}: the label of {strange[0]} is none of `classes`")
-    return names, {key: str(label) for key, label in labels.items()}
+    return classes, labels

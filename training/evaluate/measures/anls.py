@@ -8,10 +8,13 @@ keeps it, and takes lengths before spaces are collapsed, so this does too: `--of
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from training.evaluate import prompts
-from training.evaluate.annotation_files import Row, misfit, need, only_file, read_json, unique
+from training.evaluate.annotation_files import Text, checked, misfit, only_file, read_json, unique
 from training.evaluate.answers import read_texts
 from training.evaluate.benchmark import Question, id_of
 from training.evaluate.measures.edit_distance import edit_distance
@@ -19,8 +22,31 @@ from training.evaluate.tally import Judged, tally
 from training.evaluate.zeroshot import Scores
 
 _LEAST = 0.5
-_FORM = 'an object with "data": [{"questionId", "question", "image", "answers"}]'
-_KINDS = ("question_types", "answer_type", "evidence", "operation/reasoning")
+_EXPECTED = 'an object with "data": [{"questionId", "question", "image", "answers"}]'
+_Kinds = TypedDict(
+    "_Kinds",
+    {
+        "question_types": NotRequired[list[str] | None],
+        "answer_type": NotRequired[list[str] | None],
+        "evidence": NotRequired[list[str] | None],
+        "operation/reasoning": NotRequired[list[str] | None],
+    },
+)
+
+
+class _Row(_Kinds):
+    questionId: Text
+    question: Text
+    image: NotRequired[str]  # DocVQA
+    image_local_name: NotRequired[str]  # InfographicVQA
+    answers: NotRequired[Annotated[list[Text], Field(min_length=1)]]
+
+
+class _File(TypedDict):
+    data: Annotated[list[_Row], Field(min_length=1)]
+
+
+_FORM = TypeAdapter(_File)
 
 
 def anls(answer: str, right: Sequence[str]) -> float:
@@ -32,14 +58,14 @@ def anls(answer: str, right: Sequence[str]) -> float:
 def score_documents(annotations: Sequence[Path], predictions: Path) -> Scores:
     """Mean ANLS of DocVQA's and InfographicVQA's files. Raises InputError."""
     rows = _read(annotations)
-    said = read_texts(predictions, [str(row["questionId"]) for row in rows], ("questionId",))
-    return tally([_judged(row, said[str(row["questionId"])]) for row in rows], "anls")
+    said = read_texts(predictions, [row["questionId"] for row in rows], ("questionId",))
+    return tally([_judged(row, said[row["questionId"]]) for row in rows], "anls")
 
 
 def document_questions(annotations: Sequence[Path]) -> list[Question]:
     """Questions with the path of the page's picture as the file says it. Raises InputError."""
     return [
-        Question(str(row["questionId"]), (Path(_picture(row)),), prompts.short(row["question"]))
+        Question(row["questionId"], (Path(_picture(row)),), prompts.short(row["question"]))
         for row in _read(annotations, answers=False)
     ]
 
@@ -60,24 +86,20 @@ def _distance(answer: str, right: str) -> float:
     return edit_distance(a, b) / longer
 
 
-def _judged(row: Row, answer: str) -> Judged:
-    groups = {kind: [str(one) for one in row[kind]] for kind in _KINDS if isinstance(row.get(kind), list)}
-    return Judged(anls(answer, [str(one) for one in row["answers"]]), groups, bool(answer.strip()))
+def _judged(row: _Row, answer: str) -> Judged:
+    groups = {kind: row[kind] or () for kind in _Kinds.__annotations__ if kind in row}  # type: ignore[literal-required]
+    return Judged(anls(answer, row["answers"]), groups, bool(answer.strip()))
 
 
-def _read(annotations: Sequence[Path], answers: bool = True) -> list[Row]:
-    path = only_file(annotations, _FORM)
-    known = read_json(path)
-    rows = known.get("data") if isinstance(known, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        misfit(path, _FORM, known)
-    need(path, rows, ("questionId", "answers") if answers else ("questionId", "question"))
-    unique(path, [str(row["questionId"]) for row in rows])
-    without = [row for row in rows if answers and not (isinstance(row["answers"], list) and row["answers"])]
+def _read(annotations: Sequence[Path], answers: bool = True) -> list[_Row]:
+    path = only_file(annotations, _EXPECTED)
+    rows = checked(path, read_json(path), _FORM, _EXPECTED)["data"]
+    unique(path, [row["questionId"] for row in rows])
+    without = [row["questionId"] for row in rows if answers and "answers" not in row]
     if without:
-        misfit(path, "a list of right answers to each question", without[0])
+        misfit(path, "answers to every question (the test split has none)", without)
     return rows
 
 
-def _picture(row: Row) -> str:
-    return str(row.get("image") or row.get("image_local_name") or "")
+def _picture(row: _Row) -> str:
+    return row.get("image") or row.get("image_local_name") or ""
