@@ -288,6 +288,7 @@ def test_an_interval_holds_the_mean_and_is_the_same_whatever_the_order():
     assert interval([[1.0] * 9]) == (1.0, 1.0)
 
 
+@settings(max_examples=30, deadline=None)
 @given(some.lists(some.floats(0, 1), min_size=1, max_size=30), some.randoms())
 def test_a_mean_is_the_same_to_the_bit_whatever_the_order(values, draw):
     mixed = draw.sample(values, len(values))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 from benchmark_cases import refcoco, scores
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from schemas.errors import InputError
@@ -37,6 +37,7 @@ def test_what_boxes_have_in_common(a, b, common):
 _side = some.floats(-1e3, 1e3)
 
 
+@settings(deadline=None)
 @given(some.tuples(_side, _side, _side, _side), some.tuples(_side, _side, _side, _side))
 def test_common_area_is_symmetric_and_between_zero_and_one(a, b):
     assert iou(a, b) == iou(b, a)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 from benchmark_cases import COCO, scores
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as some
 
 from training.evaluate.measures.bleu import bleu
@@ -103,6 +103,7 @@ def test_bleu_of_a_short_caption_pays_for_its_length():
 _caption = some.lists(some.sampled_from("red blue green circle square star on a".split()), min_size=4, max_size=9)  # noqa: SIM905
 
 
+@settings(deadline=None)
 @given(some.lists(_caption, min_size=2, max_size=6), some.randoms())
 def test_perfect_captions_score_ten_and_the_order_changes_no_bit(captions, draw):
     pictures = [[caption] for caption in captions]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 from benchmark_cases import choice_row, scores, write
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from schemas.errors import InputError
@@ -68,6 +68,7 @@ def test_a_split_without_answers_is_refused(tmp_path):
             scores(tmp_path / benchmark, benchmark, rows, {"1": "A"})
 
 
+@settings(max_examples=30, deadline=None)
 @given(some.lists(some.sampled_from("wxyz"), min_size=1, max_size=8), some.randoms())
 def test_always_the_same_letter_is_never_right_and_the_text_always_is(tmp_path_factory, answers, draw):
     folder = tmp_path_factory.mktemp("turns")
