@@ -298,6 +298,13 @@ def test_a_mean_is_the_same_to_the_bit_whatever_the_order(values, draw):
     assert first["score_high"] >= first["score"] - 1e-9
 
 
+def test_a_question_about_a_part_of_a_video_says_which(tmp_path):
+    row = {"video": "v.mp4", "question": "?", "candidates": ["a", "b"], "answer": "a"}
+    write(tmp_path / "action_sequence.json", [row, row | {"start": 1.5, "end": 9}])
+    asked = load_benchmark("mvbench").questions([tmp_path])
+    assert [question.clip_s for question in asked] == [None, (1.5, 9.0)]
+
+
 def test_rows_of_the_table_of_choices_refer_to_each_others_pictures(tmp_path):
     write(tmp_path / "dev.tsv", [choice_row(1, "A"), choice_row(1_000_001, "B")])
     first, copy = load_benchmark("mmbench").questions([tmp_path / "dev.tsv"])

@@ -49,6 +49,7 @@ def test_where_all_people_agree_only_official_compares_letter_by_letter():
     [
         ("u.s.", "us"), ("3.", "3"), (".5", ".5"), ("1.5", "1.5"), ("t-shirt", "t shirt"), ("a, b", "b"),
         ("cat's", "cat's"), ("50%", "50%"), ("couldn'tve", "couldn't've"), ("The Ten  oclock", "10 o'clock"),
+        ("somebodyd", "somebody'd"),
     ],
 )  # fmt: skip
 def test_the_normal_form_of_an_answer(text, form):

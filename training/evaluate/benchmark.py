@@ -25,7 +25,8 @@ class Question:
     """What a model is asked: pictures, words, and how long an answer should be.
 
     `pictures` are stored bytes, places in a Parquet file, or paths relative to the folder that the benchmark's
-    pictures (or videos, of which a runner takes frames) lie in. `options` are texts without letters.
+    pictures (or videos, of which a runner takes frames) lie in. `options` are texts without letters; `clip_s` is the
+    part of a video that is asked about, from second to second.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Question:
     prompt: str
     options: tuple[str, ...] = ()
     length: Length = "phrase"
+    clip_s: tuple[float, float] | None = None
 
 
 class Benchmark(Protocol):

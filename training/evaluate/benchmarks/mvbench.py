@@ -33,6 +33,8 @@ class _Row(TypedDict):
     question_id: NotRequired[Text]
     task_type: NotRequired[str]
     video: NotRequired[str]
+    start: NotRequired[float]
+    end: NotRequired[float]
     question: str
     candidates: list[Text]
     answer: Text
@@ -53,7 +55,14 @@ def score(annotations: Sequence[Path], predictions: Path, *, official: bool = Fa
 def questions(annotations: Sequence[Path]) -> list[Question]:
     """Questions in the official words."""
     return [
-        Question(row["question_id"], (Path(row.get("video", "")),), _prompt(row), tuple(row["candidates"]), "letter")
+        Question(
+            row["question_id"],
+            (Path(row.get("video", "")),),
+            _prompt(row),
+            tuple(row["candidates"]),
+            "letter",
+            (row["start"], row["end"]) if "start" in row and "end" in row else None,
+        )
         for row in _read(annotations)
     ]
 

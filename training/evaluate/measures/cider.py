@@ -5,10 +5,11 @@ With the words' numbers as in coco-caption, down to its length, which counts pai
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Tokens = Sequence[str]
+Run = tuple[str, ...]
 _LONGEST = 4
 _SIGMA = 6.0
 
@@ -17,7 +18,7 @@ _SIGMA = 6.0
 class _Vector:
     """Weights of a caption's runs by length, their norms, and how many pairs of words it has."""
 
-    weights: tuple[dict[tuple[str, ...], float], ...]
+    weights: tuple[dict[Run, float], ...]
     norms: tuple[float, ...]
     pairs: int
 
@@ -27,26 +28,28 @@ def cider_d(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
 
     Of one picture alone every word is in all pictures, and the score is 0.
     """
-    seen: Counter[tuple[str, ...]] = Counter()
+    seen: Counter[Run] = Counter()
     for texts in references:
         seen.update({run for text in texts for runs in _runs(text) for run in runs})
-    pictures = math.log(len(references))
+    most = math.log(len(references))
+    rarity = {run: most - math.log(times) for run, times in seen.items()}
     scores = []
     for hypothesis, texts in zip(hypotheses, references, strict=True):
-        said = _vector(hypothesis, seen, pictures)
-        alike = [value for text in texts for value in _likeness(said, _vector(text, seen, pictures))]
+        said = _vector(hypothesis, rarity, most)
+        alike = [value for text in texts for value in _likeness(said, _vector(text, rarity, most))]
         scores.append(10 * math.fsum(alike) / (_LONGEST * len(texts)))
     return scores
 
 
-def _runs(text: Tokens) -> list[Counter[tuple[str, ...]]]:
+def _runs(text: Tokens) -> list[Counter[Run]]:
     """Runs of 1 to 4 words, and how often each stands there."""
     return [Counter(tuple(text[i : i + n]) for i in range(len(text) - n + 1)) for n in range(1, _LONGEST + 1)]
 
 
-def _vector(text: Tokens, seen: Counter[tuple[str, ...]], pictures: float) -> _Vector:
+def _vector(text: Tokens, rarity: Mapping[Run, float], most: float) -> _Vector:
+    """Weights by how often a run stands in the caption and how rare it is, `most` for one that no reference has."""
     runs = _runs(text)
-    weights = tuple({run: times * (pictures - math.log(max(1, seen[run]))) for run, times in of.items()} for of in runs)
+    weights = tuple({run: times * rarity.get(run, most) for run, times in of.items()} for of in runs)
     norms = tuple(math.sqrt(math.fsum(weight**2 for weight in of.values())) for of in weights)
     return _Vector(weights, norms, sum(runs[1].values()))
 
