@@ -93,6 +93,13 @@ def test_predictions_that_are_missing_twice_there_or_not_asked_are_refused(case,
             score_predictions(name, [folder], write(tmp_path / "said.json", content))
 
 
+def test_a_spreadsheet_is_refused_with_what_to_do(tmp_path):
+    write(tmp_path / "dev.tsv", [choice_row(1, "A")])
+    (tmp_path / "said.xlsx").write_bytes(b"PK")
+    with pytest.raises(InputError, match="save it as TSV or CSV"):
+        score_predictions("mmbench", [tmp_path / "dev.tsv"], tmp_path / "said.xlsx")
+
+
 def test_an_object_that_has_an_id_twice_is_refused(tmp_path):
     path = tmp_path / "said.json"
     path.write_text('{"validation_Art_1": "A", "validation_Art_1": "B"}')

@@ -8,6 +8,7 @@ from schemas.errors import InputError
 from training.evaluate.annotation_files import misfit, read_json, read_rows, some, unique
 
 _TABLES = (".jsonl", ".tsv", ".csv")
+_SHEETS = (".xlsx", ".xls")  # as MMBench's server takes them
 _IDS = ("question_id", "id")
 _ANSWERS = ("answer", "prediction", "pred", "response", "text")
 
@@ -22,6 +23,8 @@ def read_answers(
     name of an object. Raises InputError.
     """
     names, fields = [*ids, *(one for one in _IDS if one not in ids)], [*answers, *_ANSWERS]
+    if path.suffix in _SHEETS:
+        raise InputError(f"predictions {path}: is a spreadsheet, which is not read; save it as TSV or CSV")
     if path.suffix in _TABLES:
         return answers_of(path, read_rows(path, what="predictions"), names, fields)
     said = read_json(path, what="predictions", each_name_once=True)
