@@ -75,13 +75,18 @@ def test_retrieval_predictions_as_scores_matrix_and_rankings_are_the_same(tmp_pa
 @pytest.mark.parametrize(
     ("benchmark", "annotations", "predictions", "words"),
     [
-        ("vqa", {}, {}, "there is no benchmark 'vqa' yet; there are: retrieval, zeroshot"),
-        ("zeroshot", {}, {}, "need `classes`, a list, and `labels`"),
+        ("vqa", {}, {}, "benchmark: there is no 'vqa'; did you mean 'vqav2'? there are: ai2d, chartqa"),
+        (
+            "zeroshot",
+            {},
+            {},
+            "an object of id and class; found an empty object, where classes is missing",
+        ),
         ("zeroshot", CLASSES | {"labels": {"1": "z"}}, {"1": "a"}, "the label of 1: z is none of `classes`"),
-        ("zeroshot", CLASSES, {"1": "a"}, "no prediction of '2' (4 of 5 missing, 0 not asked for)"),
+        ("zeroshot", CLASSES, {"1": "a"}, "no prediction of '2', '3', '4' … (4 of 5 missing, 0 not asked for)"),
         ("zeroshot", CLASSES, dict.fromkeys("123456", "a"), "a prediction of '6', which is not asked"),
         ("zeroshot", CLASSES, {key: [] for key in "12345"}, "an empty list predicts nothing"),
-        ("zeroshot", [], {}, "must be a JSON object; it is a list"),
+        ("zeroshot", [], {}, "expected `classes`, a list, and `labels`, an object of id and class; found a list of 0"),
         ("retrieval", {"images": [{}]}, {}, "are not as COCO has captions"),
         ("retrieval", COCO | {"images": [*COCO["images"], {"id": 9}]}, {}, "has no caption, or no entry"),
         ("retrieval", COCO, {"scores": [[1.0, 2.0]]}, "have the shape (1, 2); there are 4 captions and 2 pictures"),

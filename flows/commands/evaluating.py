@@ -13,13 +13,28 @@ from schemas.errors import InputError
 _CONFIG = "open_clip_config.json"
 _FORMATS = """\b
 Predictions, without a model: --benchmark NAME --annotations FILE --predictions FILE.
-zeroshot     annotations {"classes": [names], "labels": {id: name}};
-             predictions {id: name}, or {id: [names]}, best first; five give top5
-retrieval    annotations as COCO's captions: {"images": [{"id"}], "annotations":
-             [{"id", "image_id", "caption"}]}; predictions {"scores": [[...]]} or .npy,
-             a row per caption and a number per picture in that order; or rankings,
-             {"text_to_image": {caption id: [image ids]}, "image_to_text": {image id:
-             [caption ids]}}, best first, ten at least
+Annotations are the official files (or the folder that holds them), predictions the
+benchmark's own results, each question answered once: a JSON list of objects, an object
+of ids and answers, JSON lines, TSV or CSV.
+vqav2           annotations (and questions); [{"question_id", "answer"}]
+docvqa          {"data": [{"questionId", "answers"}]}; [{"questionId", "answer"}]
+infographicvqa  as docvqa
+chartqa         test_human.json and test_augmented.json; [{"imgname", "query", "answer"}]
+coco_captions   captions_*.json or dataset_coco.json; [{"image_id", "caption"}]
+refcoco         refs(unc).p and instances.json; [{"sent_id", "bbox" or "answer"}]
+mmbench         the TSV; a table of index and prediction
+mmmu            the subjects' Parquet files; {id: text}
+mathvista       Parquet or testmini.json; {pid: {"extraction" or "response"}}
+scienceqa       problems.json and pid_splits.json; {"results": {id: option}}, {id: text}
+ai2d            a table, or questions/ and ai2d_test_ids.csv; [{"question_id", "answer"}]
+videomme        Parquet, or the template; the template, with "response"
+mvbench         the tasks' JSON files; {task: [texts]}, [{"question_id", "pred"}]
+zeroshot        {"classes": [names], "labels": {id: name}};
+                {id: name}, or {id: [names]}, best first; five give top5
+retrieval       COCO's captions; {"scores": [[...]]} or .npy, a row per caption and a
+                number per picture in that order; or rankings,
+                {"text_to_image": {caption id: [image ids]}, "image_to_text":
+                {image id: [caption ids]}}, best first, ten at least
 """
 _PLACES = ("folder", "table", "webdataset", "parquet", "set")
 
@@ -27,7 +42,7 @@ _PLACES = ("folder", "table", "webdataset", "parquet", "set")
 @verb()
 @click.argument("model", type=click.Path(), required=False)
 @click.option("--spec", type=click.Path(), help="A training specification whose `evaluate` is run; default: its own.")
-@click.option("--benchmark", metavar="NAME", help="zeroshot (default) or retrieval, of the pictures named below.")
+@click.option("--benchmark", metavar="NAME", help="Of a model: zeroshot (default) or retrieval; of predictions: below.")
 @click.option("--folder", type=click.Path(), help="Pictures: a sub-folder per class, or with .txt captions beside.")
 @click.option("--table", type=click.Path(), help="Pictures: a CSV with the columns file, and label or caption.")
 @click.option("--webdataset", metavar="TARS", help="Pictures: tars with cls or txt members.")
@@ -36,7 +51,8 @@ _PLACES = ("folder", "table", "webdataset", "parquet", "set")
 @click.option("--classes", help="A text file of the classes' names, a line each, or imagenet; default: the labels.")
 @click.option("--templates", help="A sentence with {}, a file of them, openai or simple; default: a photo of a {}.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU if there is one.")
-@click.option("--annotations", type=click.Path(path_type=Path), help="What is right, for --predictions.")
+@click.option("--annotations", type=click.Path(path_type=Path), multiple=True,
+              help="What is right, for --predictions; again for each further file, or a folder of them.")  # fmt: skip
 @click.option("--predictions", type=click.Path(path_type=Path), help="What somebody's model said.")
 @click.option("--official", is_flag=True, help="Count as the benchmark's own script does, where it is known to differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
@@ -45,7 +61,7 @@ def evaluate(
     spec: str | None,
     benchmark: str | None,
     device: str,
-    annotations: Path | None,
+    annotations: tuple[Path, ...],
     predictions: Path | None,
     official: bool,
     as_json: bool,
@@ -56,9 +72,9 @@ def evaluate(
     if annotations or predictions:
         if model or not (annotations and predictions and benchmark):
             raise click.UsageError("Name --benchmark, --annotations and --predictions together, and no model.")
-        from training.evaluate.predictions import score_predictions
+        from training.evaluate.benchmark import score_predictions
 
-        _tell(benchmark, score_predictions(benchmark, annotations, predictions).record(), as_json)
+        _tell(benchmark, score_predictions(benchmark, annotations, predictions, official=official).record(), as_json)
         return
     if model is None:
         raise click.UsageError("Name a MODEL, or --annotations and --predictions.")
@@ -129,15 +145,25 @@ def _evaluation(kind: str, asked: dict[str, Any]) -> Any:
 
 
 def _tell(benchmark: str, scores: dict[str, Any], as_json: bool) -> None:
-    """One evaluation: as JSON with all it gives, or its metrics, and of a classification each class."""
+    """One evaluation: as JSON with all it gives, or its metrics, and then a table of each kind of part."""
     if as_json:
         click.echo(json.dumps({"benchmark": benchmark, "metrics": scores}))
         return
     for name, value in scores.items():
-        if name != "per_class":
-            click.echo(f"{name}: {value:.4f}")
-    for name, found in scores.get("per_class", {}).items():
-        click.echo(f"  {name}: recall {found['recall']:.4f} of {found['pictures']:,} pictures")
+        if not isinstance(value, dict):
+            click.echo(f"{name}: {_number(value)}")
+    for kind, parts in scores.items():
+        if isinstance(parts, dict):
+            from flows.wording import columns_of
+
+            names = list(next(iter(parts.values())))
+            rows = [(part, *(_number(found[name]) for name in names)) for part, found in parts.items()]
+            head = (kind.removeprefix("per_"), *names)
+            click.echo("\n" + columns_of([head, *rows], right=range(1, len(head))))
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def _model_folder(path: Path) -> Path:

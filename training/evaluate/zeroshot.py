@@ -23,14 +23,19 @@ MOST_RANKS = 5
 
 @dataclass(frozen=True)
 class Scores:
-    """What an evaluation gives: metrics by name, and for classifications recall and pictures of each class."""
+    """What an evaluation gives: metrics by name, and for classifications recall and pictures of each class.
+
+    `groups` are metrics of parts of a benchmark, by the kind of part (subject, split, task) and its name.
+    """
 
     metrics: Mapping[str, float]
     per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """The scores as JSON values."""
-        return dict(self.metrics) | ({"per_class": dict(self.per_class)} if self.per_class else {})
+        """The scores as JSON values; those of parts stand under `per_<kind>`."""
+        parts = {"class": self.per_class, **self.groups}
+        return dict(self.metrics) | {f"per_{kind}": dict(names) for kind, names in parts.items() if names}
 
 
 def zeroshot(
