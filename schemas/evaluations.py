@@ -34,16 +34,18 @@ def put_scores(
 
 
 def read_scores(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every score noted beside a set, by its folder, in order of time: one row per metric, and per class."""
+    """Every score noted beside a set, by its folder, in order of time: one row per metric, and per class or group."""
     records = [json.loads(path.read_bytes()) for path in (folder / _FOLDER).glob("[0-9a-f]*.json")]
     for record in sorted(records, key=lambda record: (record["at"], json.dumps(record, sort_keys=True))):
         same = {name: record[name] for name in ("version", "training", "model", "step", "at")}
         for evaluation, scores in record["scores"].items():
             for metric, value in scores.items():
-                if metric != "per_class":
+                kind = metric.removeprefix("per_") if isinstance(value, Mapping) else None
+                if kind is None:
                     yield same | {"evaluation": evaluation, "class": None, "metric": metric, "value": value}
                     continue
                 for label, found in value.items():
                     for metric_of_class, number in found.items():
-                        row = {"evaluation": evaluation, "class": label, "metric": metric_of_class, "value": number}
+                        named = label if kind == "class" else f"{kind} {label}"
+                        row = {"evaluation": evaluation, "class": named, "metric": metric_of_class, "value": number}
                         yield same | row

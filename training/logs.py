@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from schemas.course import Course
 from schemas.errors import InputError
-from schemas.training import TrainingSpec
 
 METRICS = "metrics.jsonl"
 Figures = Mapping[str, Any]
 _Tell = Callable[[Figures, int], None]
 
 
-def require_boards(spec: TrainingSpec) -> None:
+def require_boards(spec: Course) -> None:
     """Raise InputError where a board's package is not installed."""
     for name in spec.log:
         if importlib.util.find_spec(name) is None:
@@ -29,7 +29,7 @@ def require_boards(spec: TrainingSpec) -> None:
 class Log:
     """Writes a line per step, and tells the boards the same; only the first rank opens one."""
 
-    def __init__(self, spec: TrainingSpec, step: int) -> None:
+    def __init__(self, spec: Course, step: int) -> None:
         self._opened = contextlib.ExitStack()
         path = spec.folder / METRICS
         _cut(path, step)
@@ -66,7 +66,7 @@ def _cut(path: Path, step: int) -> None:
     path.write_bytes(b"".join(kept))
 
 
-def _tensorboard(spec: TrainingSpec, step: int, opened: contextlib.ExitStack) -> _Tell:
+def _tensorboard(spec: Course, step: int, opened: contextlib.ExitStack) -> _Tell:
     from torch.utils.tensorboard import SummaryWriter
 
     writer: Any = SummaryWriter(str(spec.folder / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
@@ -79,7 +79,7 @@ def _tensorboard(spec: TrainingSpec, step: int, opened: contextlib.ExitStack) ->
     return tell
 
 
-def _wandb(spec: TrainingSpec, step: int, opened: contextlib.ExitStack) -> _Tell:
+def _wandb(spec: Course, step: int, opened: contextlib.ExitStack) -> _Tell:
     import wandb  # type: ignore[import-not-found]
 
     run = wandb.init(project="pairmill", name=spec.name, dir=str(spec.folder), config=spec.model_dump(mode="json"))
@@ -87,7 +87,7 @@ def _wandb(spec: TrainingSpec, step: int, opened: contextlib.ExitStack) -> _Tell
     return lambda figures, at: run.log(dict(figures), step=at)
 
 
-def _mlflow(spec: TrainingSpec, step: int, opened: contextlib.ExitStack) -> _Tell:
+def _mlflow(spec: Course, step: int, opened: contextlib.ExitStack) -> _Tell:
     import mlflow  # type: ignore[import-not-found]
 
     mlflow.set_experiment("pairmill")
@@ -95,7 +95,7 @@ def _mlflow(spec: TrainingSpec, step: int, opened: contextlib.ExitStack) -> _Tel
     return lambda figures, at: mlflow.log_metrics(dict(figures), step=at)
 
 
-_BOARDS: Mapping[str, Callable[[TrainingSpec, int, contextlib.ExitStack], _Tell]] = {
+_BOARDS: Mapping[str, Callable[[Course, int, contextlib.ExitStack], _Tell]] = {
     "tensorboard": _tensorboard,
     "wandb": _wandb,
     "mlflow": _mlflow,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from schemas.course import Course
 from schemas.errors import RunError
-from schemas.training import TrainingSpec
 from training import checkpoint
 from training.batches import Batch
 from training.checkpoint import State
@@ -30,7 +30,7 @@ MOST_SKIPPED = 20
 _BEHIND = {"cpu": 0, "cuda": 1}  # steps that are launched before one is waited for
 
 
-def optimizer_for(network: torch.nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
+def optimizer_for(network: torch.nn.Module, spec: Course) -> torch.optim.Optimizer:
     """AdamW; gains, biases and the temperature (fewer than two dimensions) do not decay."""
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = [
@@ -48,7 +48,7 @@ def run_steps(
     learner: Learner,
     state: State,
     batches: Iterator[Batch],
-    spec: TrainingSpec,
+    spec: Course,
     identity: Mapping[str, Any],
     *,
     progress: Progress | None = None,
@@ -136,9 +136,7 @@ class Taken(NamedTuple):
         return {"loss": loss, **figures}, norm
 
 
-def take_step(
-    learner: Learner, state: State, batch: Batch, spec: TrainingSpec, rate: float, guard: SpikeGuard
-) -> Taken:
+def take_step(learner: Learner, state: State, batch: Batch, spec: Course, rate: float, guard: SpikeGuard) -> Taken:
     """One step. One gone astray changes no weight, and is counted; a GPU decides that by itself."""
     state.optimizer.zero_grad(set_to_none=True)
     share = learner.gradients(batch, state.step)
@@ -150,7 +148,7 @@ def take_step(
     state.step, state.position = state.step + 1, batch.position
     state.broken, state.empty = state.broken + batch.broken, state.empty + batch.empty
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("scale", 1.0)  # of a part that learns more slowly than others
     state.optimizer.found_inf = 1 - sound.float()  # type: ignore[attr-defined]  # what GradScaler tells fused optimizers
     state.optimizer.step()
     learner.settle()
@@ -162,7 +160,7 @@ def take_step(
     return Taken(state.step, rate, batch.stalls, sent, there)
 
 
-def _require_mostly_sound(in_a_row: int, step: int, spec: TrainingSpec) -> None:
+def _require_mostly_sound(in_a_row: int, step: int, spec: Course) -> None:
     if in_a_row >= MOST_SKIPPED:
         raise RunError(
             f"training {spec.name}: loss or gradient went astray in {in_a_row} steps in a row, "
@@ -170,5 +168,5 @@ def _require_mostly_sound(in_a_row: int, step: int, spec: TrainingSpec) -> None:
         )
 
 
-def _is_time_to_measure(step: int, spec: TrainingSpec) -> bool:
+def _is_time_to_measure(step: int, spec: Course) -> bool:
     return spec.evaluate_every is not None and step % spec.evaluate_every == 0 and step < spec.steps

@@ -2,10 +2,10 @@
 
 import math
 
-from schemas.training import TrainingSpec
+from schemas.course import Course
 
 
-def learning_rate(step: int, spec: TrainingSpec) -> float:
+def learning_rate(step: int, spec: Course) -> float:
     """The rate of a step, counted from 0; both schedules reach zero after the last one."""
     if step < spec.warmup:
         return spec.lr * (step + 1) / spec.warmup

@@ -48,7 +48,7 @@ _MEANINGS = {
         "model": "folder of the model",
         "step": "the training's step at which the model was; NULL where nobody knows",
         "evaluation": "what the scores stand under in the specification",
-        "class": "the class that the score is of; NULL for all",
+        "class": "the class or group that the score is of, such as `blue` or `split testA`; NULL for all",
         "metric": "what was measured: top1, mean_per_class_recall, image_to_text_recall@1 …",
         "value": "the score; shares from 0 to 1",
         "evaluated_at": "when, UTC",

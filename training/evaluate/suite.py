@@ -70,7 +70,7 @@ def table(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]
         (name, metric, f"{value:.4g}" if metric == "l2" else f"{value:.4f}")
         for name, record in scores.items()
         for metric, value in record.items()
-        if metric != "per_class"
+        if not metric.startswith("per_")
     ]
 
 
