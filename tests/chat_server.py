@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import json
 import re
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -88,8 +89,7 @@ def chat_server(**fields: Any) -> Iterator[ChatServer]:
     class Handler(_Handler):
         served = property(lambda self: holder[0])
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     holder.append(ChatServer(f"http://127.0.0.1:{server.server_port}", **fields))
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
@@ -132,6 +132,15 @@ def answer(protocol: str, text: str, *, cut: bool = False) -> dict[str, Any]:
     candidate = {"content": {"role": "model", "parts": parts}, "finishReason": "MAX_TOKENS" if cut else "STOP"}
     usage = {"promptTokenCount": 100, "candidatesTokenCount": words, "totalTokenCount": 100 + words}
     return {"candidates": [candidate], "usageMetadata": usage}
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that are killed hang up in the middle."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
