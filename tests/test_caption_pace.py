@@ -52,12 +52,15 @@ def test_tokens_count_as_expected_until_they_are_known() -> None:
     assert pace.admit(100) == 8
 
 
-def test_without_limits_nothing_waits_but_for_a_pause() -> None:
+def test_without_limits_nothing_waits_but_for_a_pause_and_the_longest_counts() -> None:
     clock = Clock()
     pace = Pace(None, None, clock)
     assert [pace.admit(9) for _ in range(3)] == [0, 0, 0]
+    assert pace.quiet_s == 0
     pace.pause(7)
     pace.pause(3)
-    assert pace.admit(9) == 7
+    assert pace.quiet_s == 7
     clock.now += 6
-    assert pace.admit(9) == 1
+    assert pace.quiet_s == 1
+    clock.now += 6
+    assert pace.quiet_s == 0

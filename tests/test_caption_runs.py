@@ -207,5 +207,7 @@ def test_a_judge_reads_the_new_captions_and_a_typo_names_what_there_is() -> None
     assert {"vlm_caption", "faithful_judge_reason", "faithful_status"} <= set(plan.columns)
     with pytest.raises(InputError, match=r"steps\[1\] judge: reads column 'captoin', which no earlier step adds"):
         plan_of({"judge": {"model": "m", "rubric": "{captoin}"}})
+    with pytest.raises(InputError, match="names clip_image, which is an embedding"):
+        plan_of({"clip_embed": {"weights": "openai"}}, {"judge": {"model": "m", "rubric": "{clip_image}"}})
     with pytest.raises(InputError, match="added by: caption"):
         plan_of({"judge": {"model": "m", "rubric": "{vlm_caption}"}})

@@ -93,7 +93,10 @@ class ChatOperator(Operator):
         return (IMAGE, *(Column(name, self._types.get(name, pa.string()), "part of the prompt") for name in names))
 
     def bound(self, types: Mapping[str, pa.DataType]) -> "ChatOperator":
-        """The operator over columns of these types: a prompt may name any."""
+        """The operator over columns of these types: a prompt may name any whose values are words or numbers."""
+        for name in columns_in(self.template):
+            if pa.types.is_fixed_size_binary(types.get(name, pa.null())):
+                raise InputError(f"the prompt names {name}, which is an embedding; a model reads words and numbers")
         bound = self.model_copy()
         bound._types = types
         return bound

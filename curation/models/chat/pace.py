@@ -41,14 +41,22 @@ class Pace:
         self._answers = self._tokens_of_answers = 0
 
     def admit(self, most_tokens: int) -> float:
-        """Seconds until a request may begin, which takes its turn by that; `most_tokens` where no answer is known."""
+        """Seconds until the rates let a request begin, which takes its turn by that.
+
+        `most_tokens` counts where no answer is known.
+        """
         now = self._clock()
-        begins = max(now, self._quiet_until)
+        begins = now
         for rate, units in ((self._requests, 1.0), (self._tokens, self._expected(most_tokens))):
             if rate is not None:
                 rate.free_at = max(rate.free_at, now)
                 begins = max(begins, rate.take(units))
         return begins - now
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds that a pause still lasts; 0 for none."""
+        return max(0.0, self._quiet_until - self._clock())
 
     def answered(self, most_tokens: int, tokens: int) -> None:
         """A request that was admitted has taken so many tokens; 0 where it was not answered."""

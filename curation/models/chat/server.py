@@ -137,8 +137,10 @@ class ChatServer:
         request = json.dumps(self._protocol.body(question, self._sampling)).encode()
         likely = int(len(question.prompt) * _TOKENS_PER_CHAR) + _TOKENS_PER_PICTURE + self._sampling.max_tokens
         for attempt in itertools.count():
-            if (wait_s := self._pace.admit(likely)) > 0:
+            wait_s = self._pace.admit(likely)
+            while wait_s > 0 or (wait_s := self._pace.quiet_s) > 0:  # a pause may be asked for while this one waits
                 await asyncio.sleep(wait_s)
+                wait_s = 0.0
             outcome = await self._attempt(client, request)
             if isinstance(outcome, Answer):
                 self._pace.answered(likely, (outcome.prompt_tokens or 0) + (outcome.completion_tokens or 0))
