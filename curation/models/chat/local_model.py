@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class LocalModel:
                 rows, prompts, pictures = zip(*asked, strict=True)
                 yield from zip(rows, self._pass([*prompts], [*pictures]), strict=True)
 
-    def _pass(self, prompts: list[str], pictures: list[Image.Image]) -> list[Answer | Failure]:
+    def _pass(self, prompts: list[str], pictures: list[Image.Image]) -> Sequence[Answer | Failure]:
         """One pass of exactly the batch size; a row that cannot be made ready for the model fails alone."""
         try:
             inputs = self._inputs(prompts, pictures)
