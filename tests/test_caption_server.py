@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pickle
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -255,6 +256,24 @@ def test_a_limit_holds_back_what_would_pass_it(server: ChatServer, limit: str) -
     assert len(server.begun) == 1
 
 
+def test_a_pause_that_the_server_asks_for_holds_back_every_request(server: ChatServer) -> None:
+    server.next.append(Reply(429, b"", {"Retry-After": "100"}))
+
+    def questions() -> Iterator[tuple[int, Any]]:
+        yield 0, question_about(textured_jpeg(0), "Describe it.", None)
+        while not server.begun or server.at_once:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        yield 1, question_about(textured_jpeg(1), "Describe it.", None)
+        time.sleep(0.5)
+        yield 2, Failure("none", "no picture")
+
+    outcomes = Caption(**server.step()).open().answered(questions())
+    assert next(outcomes)[0] == 2
+    outcomes.close()
+    assert len(server.begun) == 1
+
+
 def test_failures_between_answers_are_the_rows_own(server: ChatServer) -> None:
     pictures = [textured_jpeg(n) for n in range(60)]
     good = {hashlib.sha256(one).hexdigest() for one in pictures[::10]}
@@ -270,6 +289,19 @@ def test_requests_in_flight_are_many_and_bounded(server: ChatServer) -> None:
     server.delay_s = 0.05
     captioned(server, batch([textured_jpeg(n) for n in range(24)]), concurrency=6)
     assert server.most_at_once == 6
+
+
+def test_no_more_questions_are_taken_than_may_be_in_flight(server: ChatServer) -> None:
+    taken = 0
+
+    def questions() -> Iterator[tuple[int, Any]]:
+        nonlocal taken
+        for taken in range(1, 41):
+            yield taken, question_about(textured_jpeg(taken), "Describe it.", None)
+
+    outcomes = Caption(**server.step(concurrency=5)).open().answered(questions())
+    assert all(taken < number + 5 for number, _ in enumerate(outcomes, 1))
+    assert taken == 40
 
 
 def test_equal_questions_are_asked_once_and_every_row_has_the_answer(server: ChatServer) -> None:

@@ -157,7 +157,9 @@ class ChatOperator(Operator):
         try:
             key = self._key()
         except InputError as error:  # the run's own machine has it
-            raise RunError(f"{error}; every worker needs it in its environment") from error
+            raise RunError(
+                f"{error}; every worker needs it: set it before Ray is started, too (`pairmill up`)"
+            ) from error
         return ChatServer(self.protocol, self._url, sampling, limits, AnswerBook(workplace.store), key)
 
     def run(self, batch: Batch, opened: Answerer) -> Output:
