@@ -211,3 +211,17 @@ def test_a_judge_reads_the_new_captions_and_a_typo_names_what_there_is() -> None
         plan_of({"clip_embed": {"weights": "openai"}}, {"judge": {"model": "m", "rubric": "{clip_image}"}})
     with pytest.raises(InputError, match="added by: caption"):
         plan_of({"judge": {"model": "m", "rubric": "{vlm_caption}"}})
+
+
+def test_a_process_ends_though_answers_are_left_untaken(server: ChatServer) -> None:
+    code = (
+        "import sys; from chat_server import *; from conftest import textured_jpeg\n"
+        "from curation.models.chat.question import question_about; from curation.operators.caption import Caption\n"
+        "questions = ((n, question_about(textured_jpeg(n), 'x', None)) for n in range(40))\n"
+        "left = [Caption(url=sys.argv[1], model=MODEL, key_env='TEST_KEY').open().answered(questions)]\n"
+        "left.append(left); print(next(left[0])[0] >= 0)"
+    )
+    command = [sys.executable, "-c", code, server.url("openai")]
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
+    done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

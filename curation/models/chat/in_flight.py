@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import queue
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future
@@ -47,6 +48,8 @@ def _event_loop(close: Callable[[], Awaitable[None]]) -> Iterator[asyncio.Abstra
     try:
         yield loop
     finally:
+        if sys.is_finalizing():
+            return  # the thread runs no more, and the process ends
         asyncio.run_coroutine_threadsafe(_end(close), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
