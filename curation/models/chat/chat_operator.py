@@ -50,7 +50,9 @@ class ChatOperator(Operator):
     model: str | None = Field(None, description="name of the model, as the server knows it")
     weights: str | None = setting(None, "in place of a server: folder of a local transformers model and its processor")
     max_tokens: int = Field(300, description="tokens that an answer may have", ge=1)
-    temperature: float | None = Field(0.0, description="0: the likeliest answer; null: the server's own choice", ge=0)
+    temperature: float | None = Field(
+        0.0, description="0: the likeliest answer; null: not sent, for models that refuse one", ge=0
+    )
     seed: int | None = Field(None, description="of the server's sampling; anthropic knows none")
     longest_side_px: int | None = Field(
         None,

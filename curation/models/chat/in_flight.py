@@ -48,12 +48,11 @@ def _event_loop(close: Callable[[], Awaitable[None]]) -> Iterator[asyncio.Abstra
     try:
         yield loop
     finally:
-        if sys.is_finalizing():
-            return  # the thread runs no more, and the process ends
-        asyncio.run_coroutine_threadsafe(_end(close), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        if not sys.is_finalizing():  # else the thread runs no more, and the process ends
+            asyncio.run_coroutine_threadsafe(_end(close), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
 
 
 async def _end(close: Callable[[], Awaitable[None]]) -> None:
