@@ -101,3 +101,12 @@ DUPLICATE_OF = Column("duplicate_of", pa.string(), "key of the row that was kept
 
 # match_terms
 MATCHED_TERMS = Column("matched_terms", pa.list_(pa.string()), "the terms of a list that the caption holds, sorted")
+
+# caption, judge: answers of a vision-language model
+VLM_CAPTION = Column("vlm_caption", pa.string(), "what a vision-language model says of the picture")
+CAPTION_PROMPT_TOKENS = Column("caption_prompt_tokens", pa.int32(), "tokens of prompt and picture behind vlm_caption")
+CAPTION_COMPLETION_TOKENS = Column("caption_completion_tokens", pa.int32(), "tokens that vlm_caption took to write")
+JUDGE_SCORE = Column("judge_score", pa.float64(), "score that a vision-language model gives, on the step's scale")
+JUDGE_REASON = Column("judge_reason", pa.string(), "why it gives that score, in its words; NULL where it does not say")
+JUDGE_PROMPT_TOKENS = Column("judge_prompt_tokens", pa.int32(), "tokens of prompt and picture behind judge_score")
+JUDGE_COMPLETION_TOKENS = Column("judge_completion_tokens", pa.int32(), "tokens that the judgement took to write")

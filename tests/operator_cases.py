@@ -1,16 +1,20 @@
 """One case per operator (or per way of using it): a few rows whose outcome stands in operators_golden.json."""
 
 import base64
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from chat_server import MODEL, Asked, chat_server
 
 from curation.operator import Batch, Operator
 from curation.operators.aesthetic_score import AestheticScore
+from curation.operators.caption import Caption
 from curation.operators.caption_stats import CaptionStats
 from curation.operators.clip_embed import ClipEmbed
 from curation.operators.clip_score import ClipScore
@@ -18,6 +22,7 @@ from curation.operators.derive import Derive
 from curation.operators.download import Download
 from curation.operators.image_hash import ImageHash
 from curation.operators.inspect_image import InspectImage
+from curation.operators.judge import Judge
 from curation.operators.language import Language
 from curation.operators.match_terms import MatchTerms
 from curation.sample_rows import CAPTIONS
@@ -25,8 +30,8 @@ from curation.sample_rows import CAPTIONS
 GOLDEN = Path(__file__).with_name("operators_golden.json")
 TERMS = Path(__file__).with_name("match_terms.txt")
 NAMES = (
-    "aesthetic_score", "caption_stats", "clip_embed", "clip_score", "derive", "download", "image_hash",
-    "image_hash_dhash", "image_hash_pdq", "inspect_image", "language", "match_terms",
+    "aesthetic_score", "caption", "caption_stats", "clip_embed", "clip_score", "derive", "download", "image_hash",
+    "image_hash_dhash", "image_hash_pdq", "inspect_image", "judge", "language", "match_terms",
 )  # fmt: skip
 HEAD = "head/aesthetic.safetensors"  # in the model's folder
 BROKEN = 3  # the picture that cannot be decoded
@@ -75,6 +80,10 @@ def case(name: str, model: Path, serve: Callable[[str, bytes, int], str]) -> Cas
     batch = _batch({"caption": captions[: len(pictures)]}, pictures)
     if name == "clip_embed":
         return Case(ClipEmbed(model=str(model), batch_size=4, device="cpu"), batch, 1e-3)
+    if name == "caption":
+        return Case(Caption(url=_chat_url(), model=MODEL, prompt="Better than this: {caption}"), batch)
+    if name == "judge":
+        return Case(Judge(url=_chat_url(), model=MODEL, rubric="Does it fit? {caption}"), batch)
     without_caption = Batch(batch.table.select(["key"]), batch.stored)
     operators = {
         "image_hash": ImageHash(),
@@ -141,3 +150,21 @@ def _vectors(seed: int) -> pa.Array:
     vectors_ND = np.sin(np.arange(24).reshape(4, 6) * (1 + seed)).astype(np.float16)
     vectors_ND[3, :] *= 1 - seed  # one text vector is zero, and has no direction
     return pa.array([vector.tobytes() for vector in vectors_ND], pa.binary(12))
+
+
+_STARTED = contextlib.ExitStack()
+
+
+@cache
+def _chat_url() -> str:
+    """A server of vision-language models, there until the process ends."""
+    server = _STARTED.enter_context(chat_server(key="", say=_said))
+    return server.url("openai")
+
+
+def _said(asked: Asked) -> str:
+    """A text by the picture's bytes; of a judge a score from 1 to 8, so that some lie outside of its scale."""
+    first = asked.picture[-8]
+    if asked.prompt.startswith("Does it fit?"):
+        return json.dumps({"reason": f"it ends in {first}", "score": 1 + first % 8})
+    return f"a picture of {len(asked.picture)} bytes, once {asked.prompt[18:40]!r}"

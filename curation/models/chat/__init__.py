@@ -1,0 +1,1 @@
+"""Vision-language models that answer a prompt about a picture: any server's, or weights in a folder."""
