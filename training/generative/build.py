@@ -1,0 +1,175 @@
+"""A specification → a model of transformers with its weights, and the processor that feeds it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import InputError
+from schemas.generative import GenerativeSpec, Images
+from training.generative.configs import whole_config
+from training.generative.families import Family, family_named, family_of
+from training.generative.processors import PROCESSORS
+from training.generative.sources import as_input_error, own_tower
+from training.generative.templates import chat_template
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model, its processor (with a chat template that marks answers), and its row of the table."""
+
+    model: Any
+    processor: Any
+    family: Family
+
+
+def build(spec: GenerativeSpec, *, meta: bool = False) -> Built:
+    """The model that a specification names: new weights by its seed, then those of its parts, in float32 on the CPU.
+
+    `meta` gives it without memory or weights, for counting. Raises InputError, with what exists or does not fit.
+    """
+    import torch
+
+    family = family_named(spec.family)
+    _require_images(family, spec.image)
+    if spec.weights is not None:
+        return _whole(spec, family)
+    tokenizer = tokenizer_of(spec, family)
+    config = whole_config(family, spec, tokenizer)
+    with torch.random.fork_rng(devices=[]), as_input_error(f"family {family.name}"):
+        torch.manual_seed(spec.seed)
+        with torch.device("meta" if meta else "cpu"):
+            model = _class_of(family)(config)
+    if not meta:
+        _load_parts(model, family, spec)
+    images = spec.image if spec.image.mode else spec.image.model_copy(update={"mode": family.modes[0]})
+    with as_input_error(f"processor of {family.name}"):
+        processor = PROCESSORS[family.name](config, tokenizer, images, _look(spec, config))
+    processor.chat_template = chat_template(family, config, tokenizer, spec.template, tokenizer.chat_template)
+    _ends(model, processor)
+    return Built(model.eval(), processor, family)
+
+
+def open_model(folder: Path | str) -> Built:
+    """A trained model, or any of the families that transformers loads: a folder or a hub's name. Raises InputError."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    with as_input_error(f"model {folder}"):
+        family = family_of(AutoConfig.from_pretrained(folder))
+        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+        processor = AutoProcessor.from_pretrained(folder)
+    processor.chat_template = chat_template(family, model.config, processor.tokenizer, None, _present(processor))
+    return Built(model.eval(), processor, family)
+
+
+def tokenizer_of(spec: GenerativeSpec, family: Family) -> Any:
+    """The tokenizer with the special tokens that the family's processor and template ask for. Raises InputError."""
+    from transformers import AutoTokenizer
+
+    named = spec.tokenizer or (spec.llm.weights if spec.llm is not None else None)
+    if named is None:
+        raise InputError("tokenizer: is missing; name a folder or a hub's name, or llm.weights that bring one")
+    with as_input_error(f"tokenizer {named}"):
+        tokenizer = AutoTokenizer.from_pretrained(named, extra_special_tokens=dict(family.tokens))
+    if tokenizer.backend != "tokenizers":
+        raise InputError(f"tokenizer {named}: is not one of the tokenizers library; only such tell where answers lie")
+    named_tokens = [*family.tokens.values()]
+    if spec.template is None:
+        named_tokens = [*family.template_tokens, *named_tokens]
+    if family.name == "chameleon":
+        named_tokens = [*_codes(spec), *named_tokens]
+    missing = [token for token in dict.fromkeys(named_tokens) if token not in tokenizer.get_vocab()]
+    tokenizer.add_tokens(missing, special_tokens=True)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _codes(spec: GenerativeSpec) -> list[str]:
+    """Names of Chameleon's picture tokens: digits of the code as letters A to J."""
+    from training.generative.sources import settings_of
+
+    count = settings_of(spec.encoder, "encoder").get("num_embeddings", 8192) if spec.encoder is not None else 0
+    return ["IMGIMG" + "".join(chr(ord("A") + int(digit)) for digit in str(code)) + "Z" for code in range(count)]
+
+
+def _class_of(family: Family) -> Any:
+    import transformers
+
+    return getattr(transformers, family.model)
+
+
+def _load_parts(model: Any, family: Family, spec: GenerativeSpec) -> None:
+    from training.generative.part_weights import load_encoder, load_llm
+
+    if spec.encoder is not None and spec.encoder.weights is not None:
+        load_encoder(model, family, spec.encoder.weights)
+    if spec.llm is not None and spec.llm.weights is not None:
+        load_llm(model, family, spec.llm.weights)
+
+
+def _whole(spec: GenerativeSpec, family: Family) -> Built:
+    """A whole model, with its own processor, whose template is replaced where the specification names another."""
+    built = open_model(str(spec.weights))
+    if built.family.name != family.name:
+        raise InputError(f"weights {spec.weights}: is a {built.family.name}, but the specification says {family.name}")
+    processor = built.processor
+    processor.chat_template = chat_template(
+        family, built.model.config, processor.tokenizer, spec.template, processor.chat_template
+    )
+    _ends(built.model, processor)
+    return replace(built, family=family)
+
+
+def _present(processor: Any) -> str | None:
+    found = processor.chat_template or processor.tokenizer.chat_template
+    return found if isinstance(found, str) else None
+
+
+def _ends(model: Any, processor: Any) -> None:
+    """Generation ends where answers do: at the last token that the template counts to the assistant."""
+    ends = end_token(processor)
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    if ends is not None:
+        model.generation_config.eos_token_id = ends
+
+
+def end_token(processor: Any) -> int | None:
+    """The token that the chat template puts behind an answer; None where it puts none."""
+    said = [{"role": "assistant", "content": [{"type": "text", "text": "a"}]}]
+    text = processor.apply_chat_template(said, tokenize=False).rstrip()
+    tokens = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return int(tokens[-1]) if tokens and tokens[-1] in processor.tokenizer.all_special_ids else None
+
+
+def _look(spec: GenerativeSpec, config: Any) -> dict[str, Any]:
+    """Mean and deviation of the pixels that the encoder was trained with, where they are known."""
+    from transformers import AutoImageProcessor
+
+    weights = spec.encoder.weights if spec.encoder is not None else None
+    vision = getattr(config, "vision_config", None)
+    if own_tower(weights):
+        from training.generative.own_towers import expressed_tower
+
+        return expressed_tower(str(weights))[2]
+    if vision is not None and vision.model_type == "timm_wrapper":
+        from training.generative.timm_towers import tower_of
+
+        return tower_of(vision).look
+    if weights is not None and (Path(weights) / "preprocessor_config.json").is_file():
+        pictures = AutoImageProcessor.from_pretrained(weights)
+        return {"image_mean": list(pictures.image_mean), "image_std": list(pictures.image_std)}
+    if vision is not None and vision.model_type == "siglip_vision_model":
+        return {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    return {}
+
+
+def _require_images(family: Family, images: Images) -> None:
+    """What a family cannot do with pictures is refused with what it can."""
+    if images.mode is not None and images.mode not in family.modes:
+        raise InputError(f"image.mode: {family.name} cannot do {images.mode!r}; it can: {', '.join(family.modes)}")
+    mode = images.mode or family.modes[0]
+    if images.max_tiles is not None and mode != "tiles":
+        raise InputError(f"image.max_tiles: belongs to tiles, but {family.name} takes pictures {mode}")
+    if (images.min_pixels or images.max_pixels) and family.positions != "mrope":
+        raise InputError(f"image.min_pixels, max_pixels: belong to families of native size; {family.name} has side_px")
