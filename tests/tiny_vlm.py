@@ -22,7 +22,7 @@ SENTENCES = (
 )  # fmt: skip
 LLAMA = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 1024, "vocab_size": 16,
+    "num_key_value_heads": 2, "max_position_embeddings": 1024,
 }  # fmt: skip
 QWEN2 = LLAMA | {"model_type": "qwen2"}
 VISION = {
@@ -65,7 +65,7 @@ PARTS: dict[str, dict[str, Any]] = {
         "llm": {
             "config": {
                 "model_type": "opt", "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-                "vocab_size": 16, "word_embed_proj_dim": 32, "max_position_embeddings": 256, "dropout": 0.0,
+                "word_embed_proj_dim": 32, "max_position_embeddings": 256, "dropout": 0.0,
             }
         },
         "connector": {
@@ -105,7 +105,7 @@ PARTS: dict[str, dict[str, Any]] = {
         "llm": {
             "config": {
                 "model_type": "persimmon", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-                "num_attention_heads": 2, "max_position_embeddings": 256, "vocab_size": 16,
+                "num_attention_heads": 2, "max_position_embeddings": 256,
             }
         },
         "connector": {"patch_size": 8, "image_size": 32},
@@ -124,7 +124,7 @@ PARTS["blip2_t5"] = PARTS["blip2"] | {
     "llm": {
         "config": {
             "model_type": "t5", "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2,
-            "vocab_size": 16, "dropout_rate": 0.0, "decoder_start_token_id": 0,
+            "dropout_rate": 0.0,
         }
     }
 }  # fmt: skip

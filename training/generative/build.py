@@ -54,10 +54,12 @@ def open_model(folder: Path | str) -> Built:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+    from training.generative.exact_processors import exact
+
     with as_input_error(f"model {folder}"):
         family = family_of(AutoConfig.from_pretrained(folder))
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = exact(AutoProcessor.from_pretrained(folder))
     processor.chat_template = chat_template(family, model.config, processor.tokenizer, None, _present(processor))
     return Built(model.eval(), processor, family)
 
@@ -138,8 +140,9 @@ def end_token(processor: Any) -> int | None:
     """The token that the chat template puts behind an answer; None where it puts none."""
     said = [{"role": "assistant", "content": [{"type": "text", "text": "a"}]}]
     text = processor.apply_chat_template(said, tokenize=False).rstrip()
-    tokens = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return int(tokens[-1]) if tokens and tokens[-1] in processor.tokenizer.all_special_ids else None
+    last = int(processor.tokenizer(text, add_special_tokens=False)["input_ids"][-1])
+    added = processor.tokenizer.added_tokens_decoder.get(last)
+    return last if added is not None and added.special else None
 
 
 def _look(spec: GenerativeSpec, config: Any) -> dict[str, Any]:

@@ -25,38 +25,44 @@ _BEFORE_PATCHES: Mapping[str, Callable[[Any], int]] = {
 """Tokens that an encoder puts before those of the patches."""
 
 
-def part_config(part: Part, role: str, family: Family, side_px: int | None) -> Any:
-    """The configuration of the encoder or of the language model. Raises InputError."""
+def part_config(part: Part, role: str, family: Family, defaults: Mapping[str, Any]) -> Any:
+    """The configuration of the encoder or of the language model; `defaults` where neither weights nor `config` say.
+
+    Raises InputError.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
     wanted = family.encoder_type if role == "encoder" else family.llm_type
-    settings = settings_of(part, role)
-    where = f"{role}.config"
-    if part.weights is not None:
-        stored = _own_config(part.weights) if own_tower(part.weights) else stored_config(part.weights, role)
-        like = [wanted, *(theirs for theirs, of in family.weights_of.items() if of == role)]
-        if wanted is not None and stored.model_type not in like:
-            raise InputError(
-                f"{role}.weights {part.weights}: is a {stored.model_type}; the family {family.name} takes as {role} "
-                f"{' or '.join(str(one) for one in like)}"
-            )
-        found = as_type(stored, wanted or stored.model_type)
-        if wanted == "mllama_text_model" and stored.model_type == "llama":
-            found |= _crossed(stored.num_hidden_layers)
-        settings = found | {"model_type": wanted or stored.model_type} | settings
-    model_type = settings.get("model_type", wanted)
+    settings, where = settings_of(part, role), f"{role}.config"
+    stored = _stored(part.weights, role, family, wanted) if part.weights is not None else {}
+    model_type = settings.get("model_type", stored.get("model_type", wanted))
     if model_type is None:
         raise InputError(f"{where}: say its model_type, as transformers names it, e.g. {_EXAMPLES[role]}")
     if wanted is not None and model_type != wanted:
         raise InputError(f"{where}.model_type: is {model_type}; the family {family.name} takes a {wanted} as {role}")
-    if role == "encoder" and side_px is not None and part.weights is None and model_type in _SIDED:
-        settings.setdefault("image_size", side_px)
-    return made_config(model_type, settings, where)
+    if model_type in CONFIG_MAPPING:
+        require_names(CONFIG_MAPPING[model_type], settings, where)
+    return made_config(model_type, stored | settings, where, {} if stored else defaults)
+
+
+def _stored(weights: str, role: str, family: Family, wanted: str | None) -> Settings:
+    """What the configuration of weights says, as the family's own type has it. Raises InputError."""
+    config = _own_config(weights) if own_tower(weights) else stored_config(weights, role)
+    if wanted == family.model_type:
+        raise InputError(f"{role}.weights: {family.name} has no part that weights of others fit; name `weights`, a whole")
+    like = [wanted, *(theirs for theirs, of in family.weights_of.items() if of == role)]
+    if wanted is not None and config.model_type not in like:
+        raise InputError(
+            f"{role}.weights {weights}: is a {config.model_type}; the family {family.name} takes as {role} "
+            f"{' or '.join(str(one) for one in like)}"
+        )
+    found = as_type(config, wanted or config.model_type)
+    if wanted == "mllama_text_model" and config.model_type == "llama":
+        found |= _crossed(config.num_hidden_layers)
+    return found | {"model_type": wanted or config.model_type}
 
 
 _EXAMPLES = {"encoder": "clip_vision_model or siglip_vision_model", "llm": "llama or qwen2"}
-_SIDED = {
-    *_BEFORE_PATCHES, "internvl_vision", "idefics2_vision", "idefics3_vision", "smolvlm_vision", "blip_2_vision_model",
-    "mllama_vision_model",
-}  # fmt: skip
 
 
 def _own_config(weights: str) -> Any:
@@ -81,7 +87,7 @@ def whole_config(family: Family, spec: GenerativeSpec, tokenizer: Any) -> Any:
     encoder = _encoder(family, spec)
     if spec.llm is None:
         raise InputError("llm: is missing; give its config, its weights, or `weights` of a whole model")
-    text = part_config(spec.llm, "llm", family, None)
+    text = part_config(spec.llm, "llm", family, _of_tokenizer(tokenizer))
     _fit_vocabulary(text, tokenizer, family)
     if hasattr(encoder, "image_size") and spec.image.side_px is not None:
         side = encoder.image_size if isinstance(encoder.image_size, int) else encoder.image_size[0]
@@ -117,7 +123,14 @@ def _encoder(family: Family, spec: GenerativeSpec) -> Any:
         return None
     if spec.encoder is None:
         raise InputError("encoder: is missing; give its config, its weights, or `weights` of a whole model")
-    return part_config(spec.encoder, "encoder", family, spec.image.side_px)
+    side = {} if spec.image.side_px is None else {"image_size": spec.image.side_px}
+    return part_config(spec.encoder, "encoder", family, side)
+
+
+def _of_tokenizer(tokenizer: Any) -> Settings:
+    """What a language model takes from its tokenizer."""
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {"vocab_size": len(tokenizer)} | {name: getattr(tokenizer, name) for name in names}
 
 
 def _fit_vocabulary(text: Any, tokenizer: Any, family: Family) -> None:
@@ -126,12 +139,8 @@ def _fit_vocabulary(text: Any, tokenizer: Any, family: Family) -> None:
     if family.name == "mllama" and tokenizer.image_token_id == tokens - 1:
         tokens -= 1
     text.vocab_size = max(text.vocab_size, tokens)
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        token = getattr(tokenizer, name)
-        present = getattr(text, name, None)
-        out_of_range = isinstance(present, int) and present >= len(tokenizer)
-        if token is not None and (present is None or out_of_range or name != "eos_token_id"):
-            setattr(text, name, token)
+    if text.is_encoder_decoder and getattr(text, "decoder_start_token_id", None) is None:
+        text.decoder_start_token_id = tokenizer.pad_token_id  # where T5's decoder begins
 
 
 def _require_equal(one: str, this: int, other: str, that: int) -> None:

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from schemas.errors import InputError
 from schemas.nearest import unknown_name
 
-Stacked = Literal["all", "rows"]
-"""Along the first axis of an encoded picture's tensors: "all" the pictures, tiles or patches of every row, whatever
-row they belong to (rows are collated by joining them), or "rows" the rows themselves (collated by padding, stacking).
+Stacked = Literal["pictures", "tiles", "rows"]
+"""How tensors of pictures of several samples are put together. "pictures": the first axis is that of the pictures (or
+patches) of all rows: joined along it, other axes filled up with zeros. "tiles": the first two axes, pictures and tiles,
+count as one: joined as one picture of many tiles. "rows": the first axis is that of the rows, as of the tokens.
 """
 _LLAVA = {
     "encoder": ("model.vision_tower",),
@@ -74,7 +75,7 @@ class Family:
     """Whether rows of several samples stay apart (attention_mask None, use_cache False, positions restarting)."""
     positions: Literal["plain", "mrope"] = "plain"
     """position_ids of a packed row: [B, L], restarting at 0; or [4, B, L]: these, and M-RoPE's three of each sample."""
-    stacked: Stacked = "all"
+    stacked: Stacked = "pictures"
     trunk: str = "model"
     """The module that gives `last_hidden_state`, of which the head makes logits; empty where only logits come out."""
     encoder_type: str | None = None
@@ -145,6 +146,7 @@ _ROWS = (
         "perception_lm", "PerceptionLMForConditionalGeneration", "perception_lm", _LLAVA, ("tiles", "single"), "llama3",
         {"image_token": "<|image|>", "video_token": "<|video|>"}, "<|image|>", "<|video|>",
         ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), encoder_type="timm_wrapper",
+        stacked="tiles",
     ),
     Family(
         "internvl", "InternVLForConditionalGeneration", "internvl", _LLAVA, ("tiles", "single"), "chatml",
@@ -156,7 +158,7 @@ _ROWS = (
     ),
     Family(
         "idefics2", "Idefics2ForConditionalGeneration", "idefics2", _IDEFICS, ("native", "tiles"), "idefics",
-        _IDEFICS_TOKENS, "<image>", stacked="rows", encoder_type="idefics2_vision",
+        _IDEFICS_TOKENS, "<image>\n", stacked="rows", encoder_type="idefics2_vision",
         weights_of={"siglip_vision_model": "encoder"},
     ),
     Family(
@@ -211,8 +213,8 @@ _ROWS = (
         {
             "connector": ("model.vision_embed_tokens",), "llm": ("model.language_model",), "head": ("lm_head",),
         },
-        ("native",), "vicuna", {"image_token": "|SPEAKER|", "image_newline_token": "|NEWLINE|"}, "|SPEAKER|",
-        packs=False, call={"return_legacy_image_output": False},
+        ("native",), "fuyu", {"image_token": "|SPEAKER|", "image_newline_token": "|NEWLINE|"}, "|SPEAKER|",
+        template_tokens=("<s>", "<0x04>"), packs=False,
     ),
     Family(
         "chameleon", "ChameleonForConditionalGeneration", "chameleon",

@@ -77,7 +77,7 @@ def llava_onevision(config: Any, tokenizer: Any, images: Images, look: Look) -> 
         tokenizer,
         LlavaOnevisionVideoProcessor(size=_square(side), num_frames=images.frames, **look),
         num_image_tokens=(side // _patch(config)) ** 2,
-        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        vision_feature_select_strategy="full",  # of what num_image_tokens counts, there is nothing to drop
         vision_aspect_ratio=config.vision_aspect_ratio,
     )
 
@@ -114,7 +114,9 @@ def internvl(config: Any, tokenizer: Any, images: Images, look: Look) -> Any:
 
 def idefics2(config: Any, tokenizer: Any, images: Images, look: Look) -> Any:
     """Idefics2: pictures in their own shape, seen by learned queries; `tiles` adds four quarters."""
-    from transformers import Idefics2ImageProcessor, Idefics2Processor
+    from transformers import Idefics2ImageProcessor
+
+    from training.generative.exact_processors import Idefics2Processor
 
     side = _side(config)
     pictures = Idefics2ImageProcessor(
@@ -212,7 +214,9 @@ def mllama(config: Any, tokenizer: Any, images: Images, look: Look) -> Any:
 
 def fuyu(config: Any, tokenizer: Any, images: Images, look: Look) -> Any:
     """Fuyu: raw patches of pictures of any shape within a frame, a line of tokens for each row."""
-    from transformers import FuyuImageProcessor, FuyuProcessor
+    from transformers import FuyuImageProcessor
+
+    from training.generative.exact_processors import FuyuProcessor
 
     return FuyuProcessor(
         FuyuImageProcessor(size=_square(config.image_size), patch_size=_square(config.patch_size), **look), tokenizer

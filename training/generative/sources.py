@@ -1,4 +1,4 @@
-"""Where a part's configuration and weights come from: a mapping, a JSON file, a folder or hub's name, our own towers."""
+"""Where a part's configuration and weights come from: a mapping, a file, a folder or hub's name, our own towers."""
 
 import dataclasses
 import json
@@ -54,16 +54,22 @@ def stored_config(weights: str, role: str) -> Any:
     return config.get_text_config(decoder=False)
 
 
-def made_config(model_type: str, settings: Mapping[str, Any], where: str) -> Any:
-    """A configuration of that type. Raises InputError for a type or a name that transformers does not know."""
+def made_config(
+    model_type: str, settings: Mapping[str, Any], where: str, defaults: Mapping[str, Any] | None = None
+) -> Any:
+    """A configuration of that type; of `defaults` it takes what it has and `settings` do not say.
+
+    Raises InputError for a type or a name that transformers does not know.
+    """
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if model_type not in CONFIG_MAPPING:
         raise InputError(f"{where}: transformers knows no model type {model_type!r}; say e.g. clip_vision_model, llama")
-    require_names(CONFIG_MAPPING[model_type], settings, where)
     with as_input_error(where):
-        rest = {name: value for name, value in settings.items() if name != "model_type"}
+        fields = {field.name for field in dataclasses.fields(CONFIG_MAPPING[model_type])}
+        taken = {name: value for name, value in (defaults or {}).items() if name in fields}
+        rest = {name: value for name, value in (taken | dict(settings)).items() if name != "model_type"}
         return AutoConfig.for_model(model_type, **rest)
 
 
@@ -80,8 +86,10 @@ def as_type(config: Any, model_type: str) -> dict[str, Any]:
     """What of a configuration another type has too: Qwen2's of Qwen2-VL's text, Llama's of Mllama's."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    names = {field.name for field in dataclasses.fields(CONFIG_MAPPING[model_type])} - {"architectures", "dtype"}
-    found = config.to_dict()
+    found = {name: value for name, value in config.to_dict().items() if name not in ("architectures", "dtype")}
+    if config.model_type == model_type:
+        return found
+    names = {field.name for field in dataclasses.fields(CONFIG_MAPPING[model_type])}
     return {name: value for name, value in found.items() if name in names}
 
 

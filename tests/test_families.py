@@ -1,0 +1,121 @@
+"""Every family in its tiny form: it builds, learns a batch by heart, generates, is saved and loads in transformers."""
+
+import importlib.util
+
+import pytest
+import torch
+from tiny_vlm import PARTS, built, conversation, picture
+
+from schemas.generative import Lora
+from training.generative.adapters import add_adapters, merge_adapters, merged
+from training.generative.answer import answer, generate, prompts
+from training.generative.build import Built, open_model
+from training.generative.parts import freeze
+from training.generative.save import save_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+NUM2WORDS = importlib.util.find_spec("num2words") is not None
+FAMILIES = [
+    pytest.param(name, marks=pytest.mark.skipif(name == "smolvlm" and not NUM2WORDS, reason="num2words"))
+    for name in PARTS
+]
+QUESTION, ANSWERS = "What is in the picture?", ("a red square", "a blue disc", "yes")
+STEPS, RATE = 30, 1e-2
+
+
+def batch_of(one: Built) -> tuple[dict, torch.Tensor]:
+    """Three pictures with their answers, as the model's inputs and labels."""
+    pictures = [picture(i) for i in range(len(ANSWERS))]
+    if one.family.answers_apart(one.model.config):
+        inputs = prompts(one, [conversation(QUESTION, None, [shown]) for shown in pictures])
+        said = one.processor.tokenizer([f"{text}</s>" for text in ANSWERS], padding=True, return_tensors="pt")
+        return dict(inputs), said["input_ids"].masked_fill(said["attention_mask"] == 0, -100)
+    inputs = one.processor.apply_chat_template(
+        [conversation(QUESTION, text, [shown]) for text, shown in zip(ANSWERS, pictures, strict=True)],
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True, **one.family.call},
+    )
+    learnt_BT = torch.as_tensor(inputs.pop("assistant_masks")).bool()
+    return dict(inputs), inputs["input_ids"].masked_fill(~learnt_BT, -100)
+
+
+def loss_of(one: Built, inputs: dict, labels_BT: torch.Tensor) -> torch.Tensor:
+    if one.family.answers_apart(one.model.config):
+        return one.model(**inputs, labels=labels_BT).loss
+    logits_BTV = one.model(**inputs, use_cache=False).logits.float()
+    return torch.nn.functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), labels_BT[:, 1:].flatten())
+
+
+def overfit(one: Built, inputs: dict, labels_BT: torch.Tensor) -> list[float]:
+    learns = [p for p in one.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learns, lr=RATE, weight_decay=0.0)
+    losses = []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = loss_of(one, inputs, labels_BT)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_learns_generates_is_saved_and_loads_in_transformers(name, tmp_path):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    one = built(name)
+    freeze(one.model, one.family, [role for role in ("encoder", "connector", "llm") if learns(one, role)])
+    inputs, labels_BT = batch_of(one)
+    said = [one.processor.tokenizer.decode(row[row >= 0]) for row in labels_BT]
+    ends = one.processor.tokenizer.decode(labels_BT[0][labels_BT[0] >= 0][-1])
+    assert [text.strip() for text in said] == [f"{text}{ends}" for text in ANSWERS]  # the mask is the answer's
+    losses = overfit(one, inputs, labels_BT)
+    assert losses[-1] < 0.3 * losses[0]
+
+    one.model.eval()
+    asked = prompts(one, [conversation(QUESTION, None, [picture(i)]) for i in range(len(ANSWERS))])
+    cached_BT = generate(one, asked, max_new_tokens=8)
+    assert torch.equal(cached_BT, generate(one, asked, max_new_tokens=8, use_cache=False))
+
+    save_model(one, tmp_path / "model")
+    theirs = AutoModelForImageTextToText.from_pretrained(tmp_path / "model").eval()
+    assert type(theirs) is type(one.model)
+    with torch.no_grad():
+        arguments = {"labels": labels_BT} if one.family.answers_apart(one.model.config) else {}
+        torch.testing.assert_close(
+            theirs(**inputs, **arguments).logits, one.model(**inputs, **arguments).logits, atol=1e-5, rtol=1e-5
+        )
+    assert type(AutoProcessor.from_pretrained(tmp_path / "model")).__name__ == type(one.processor).__name__
+    again = open_model(tmp_path / "model")
+    shown = [picture(i) for i in range(len(ANSWERS))]
+    assert answer(again, shown, QUESTION, max_new_tokens=8) == answer(one, shown, QUESTION, max_new_tokens=8)
+
+
+def learns(one: Built, role: str) -> bool:
+    return role in one.family.roles and role not in one.family.frozen
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_merged_adapters_give_the_logits_of_the_adapters(name):
+    one = built(name)
+    before = {name: tensor.clone() for name, tensor in one.model.state_dict().items()}
+    inputs, labels_BT = batch_of(one)
+    add_adapters(one.model, one.family, Lora(rank=4, alpha=8), seed=0)
+    freeze(one.model, one.family, ["lora"])
+    with torch.no_grad():
+        for key, weight in one.model.named_parameters():
+            if ".lora_B." in key:  # which begins at zero
+                weight.normal_(0, 0.05)
+    arguments = {"labels": labels_BT} if one.family.answers_apart(one.model.config) else {}
+    with torch.no_grad():
+        adapted = one.model(**inputs, **arguments).logits
+        without = merged(one.model)
+        torch.testing.assert_close(without(**inputs, **arguments).logits, adapted, atol=1e-4, rtol=1e-4)
+    merge_adapters(one.model)
+    assert set(one.model.state_dict()) == set(before)
+    changed = {key for key, tensor in one.model.state_dict().items() if not torch.equal(tensor, before[key])}
+    assert changed
+    assert {one.family.role_of(key, one.model.config) for key in changed} == {"llm"}
