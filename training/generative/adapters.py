@@ -6,8 +6,6 @@ They are put into the model itself, which keeps its class and its way of generat
 import copy
 from typing import Any
 
-import torch
-
 from schemas.generative import Lora
 from training.generative.families import Family
 
@@ -21,6 +19,7 @@ def is_adapter(parameter: str) -> bool:
 
 def add_adapters(model: Any, family: Family, lora: Lora, seed: int) -> None:
     """Put adapters of new weights into every linear layer of the language model but its head."""
+    import torch
     from peft import LoraConfig, inject_adapter_in_model
 
     layers = [

@@ -10,6 +10,7 @@ from training.generative.configs import whole_config
 from training.generative.families import Family, family_named, family_of
 from training.generative.processors import PROCESSORS
 from training.generative.sources import as_input_error, own_tower
+from training.generative.stages import require_stages
 from training.generative.templates import chat_template
 
 
@@ -31,6 +32,7 @@ def build(spec: GenerativeSpec, *, meta: bool = False) -> Built:
 
     family = family_named(spec.family)
     _require_images(family, spec.image)
+    require_stages(family, spec.stages)
     if spec.weights is not None:
         return _whole(spec, family)
     tokenizer = tokenizer_of(spec, family)

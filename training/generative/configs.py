@@ -49,7 +49,9 @@ def _stored(weights: str, role: str, family: Family, wanted: str | None) -> Sett
     """What the configuration of weights says, as the family's own type has it. Raises InputError."""
     config = _own_config(weights) if own_tower(weights) else stored_config(weights, role)
     if wanted == family.model_type:
-        raise InputError(f"{role}.weights: {family.name} has no part that weights of others fit; name `weights`, a whole")
+        raise InputError(
+            f"{role}.weights: {family.name} has no part that weights of others fit; name `weights`, a whole"
+        )
     like = [wanted, *(theirs for theirs, of in family.weights_of.items() if of == role)]
     if wanted is not None and config.model_type not in like:
         raise InputError(

@@ -86,6 +86,8 @@ class Family:
     """Other model types whose weights have the same names: of the llm or the encoder."""
     frozen: tuple[str, ...] = ()
     """Roles that cannot learn."""
+    objectives: tuple[str, ...] = ("answers",)
+    """What a stage can learn by."""
     call: Mapping[str, Any] = field(default_factory=dict)
     """What the processor is to be called with beside text and pictures (`processor_kwargs`)."""
 
@@ -178,7 +180,7 @@ _ROWS = (
             "llm": ("language_model",), "head": ("language_model.lm_head",),
         },
         ("single",), "question", {"image_token": "<image>"}, "<image>", packs=False, trunk="",
-        encoder_type="blip_2_vision_model",
+        encoder_type="blip_2_vision_model", objectives=("answers", "blip2_stage1"),
     ),
     Family(
         "qwen2_vl", "Qwen2VLForConditionalGeneration", "qwen2_vl", _QWEN, ("native",), "chatml", _QWEN_TOKENS,
@@ -222,10 +224,12 @@ _ROWS = (
         ("single",), "vicuna",
         {"image_token": "<image>", "boi_token": "<racm3:break>", "eoi_token": "<eoss>"}, "<image>",
         encoder_type="chameleon_vqgan", llm_type="chameleon", frozen=("encoder",),
+        objectives=("answers", "answers_and_images"),
         call={"return_for_text_completion": True},
     ),
 )  # fmt: skip
 FAMILIES: Mapping[str, Family] = {family.name: family for family in _ROWS}
+MODEL_TYPES: Mapping[str, Family] = {family.model_type: family for family in _ROWS}
 
 
 def family_named(name: str) -> Family:
@@ -238,7 +242,7 @@ def family_named(name: str) -> Family:
 
 def family_of(config: Any) -> Family:
     """The family of a model's configuration. Raises InputError."""
-    found = [family for family in FAMILIES.values() if family.model_type == config.model_type]
-    if not found:
-        raise InputError(f"model type {unknown_name(str(config.model_type), list(FAMILIES), 'families are')}")
-    return found[0]
+    found = MODEL_TYPES.get(config.model_type)
+    if found is None:
+        raise InputError(f"model type {unknown_name(str(config.model_type), list(MODEL_TYPES), 'families are of')}")
+    return found

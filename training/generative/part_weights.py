@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from schemas.errors import InputError
-from training.generative.families import Family
+from training.generative.families import MODEL_TYPES, Family, family_of
 from training.generative.own_towers import expressed_tower
 from training.generative.sources import as_input_error, own_tower
 
@@ -39,6 +39,9 @@ def _stored_encoder(module: Any, weights: str, where: str) -> dict[str, Tensor]:
 
     with as_input_error(where):
         stored = AutoConfig.from_pretrained(weights)
+        if stored.model_type in MODEL_TYPES:
+            whole, family = _whole(weights, stored)
+            return dict(whole.get_submodule(family.roles["encoder"][0]).state_dict())
         siglip = getattr(stored, "vision_config", stored).model_type == _SIGLIP
         kind = SiglipVisionModel if siglip else type(module)
         settings = {} if siglip else {"config": module.config}
@@ -48,30 +51,46 @@ def _stored_encoder(module: Any, weights: str, where: str) -> dict[str, Tensor]:
     return {name.removeprefix("vision_model."): tensor for name, tensor in made.state_dict().items()}
 
 
+def _whole(weights: str, config: Any) -> tuple[Any, Family]:
+    """A vision-language model of which only a part is wanted."""
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_pretrained(weights, dtype=torch.float32), family_of(config)
+
+
 def load_llm(model: Any, family: Family, weights: str) -> None:
     """Fill the language model and its head from a folder or a hub's name. Raises InputError.
 
     Layers of cross-attention are new, with gates of 0: pictures change nothing before they are learnt from.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
     where = f"llm.weights {weights}"
-    kind = AutoModelForSeq2SeqLM if family.answers_apart(model.config) else AutoModelForCausalLM
-    with as_input_error(where):
-        stored = kind.from_pretrained(weights, dtype=torch.float32)
-    found = stored.state_dict()
     llm, head = family.roles["llm"][0], family.roles["head"][0]
+    with as_input_error(where):
+        inner, found = _stored_llm(family.answers_apart(model.config), weights)
     if head.startswith(f"{llm}."):
         _copy(model.get_submodule(llm).state_dict(), found, where)
         return
-    start = f"{stored.base_model_prefix}."
-    inner = {name.removeprefix(start): tensor for name, tensor in found.items() if name.startswith(start)}
     crossed = set(getattr(model.config.get_text_config(), "cross_attention_layers", None) or ())
     if crossed:
         inner = _spread(inner, crossed, model.config.text_config.num_hidden_layers)
     wanted = model.get_submodule(llm).state_dict()
     _copy({name: tensor for name, tensor in wanted.items() if _layer(name) not in crossed}, inner, where)
     _copy({"lm_head.weight": model.get_submodule(head).weight.data}, found, where)
+
+
+def _stored_llm(answers_apart: bool, weights: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors below a language model's head by their names there, and all of them by their own names."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    stored = AutoConfig.from_pretrained(weights)
+    if stored.model_type in MODEL_TYPES:
+        whole, family = _whole(weights, stored)
+        inner = whole.get_submodule(family.roles["llm"][0]).state_dict()
+        return inner, inner | {"lm_head.weight": whole.get_submodule(family.roles["head"][0]).weight.data}
+    kind = AutoModelForSeq2SeqLM if answers_apart else AutoModelForCausalLM
+    made = kind.from_pretrained(weights, dtype=torch.float32)
+    found, start = made.state_dict(), f"{made.base_model_prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in found.items() if name.startswith(start)}, found
 
 
 def _spread(found: Mapping[str, Tensor], crossed: set[int], layers: int) -> dict[str, Tensor]:

@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from schemas.errors import InputError
 from schemas.generative import Stage
-from training.generative.adapters import is_adapter
+from training.generative.adapters import add_adapters, is_adapter, merge_adapters
 from training.generative.families import Family
+from training.generative.stages import require_parts
 
 
 def learning_role(parameter: str, family: Family, config: Any) -> str:
@@ -25,15 +24,6 @@ def freeze(model: Any, family: Family, train: Sequence[str]) -> None:
     require_parts(family, train)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(learning_role(name, family, model.config) in train)
-
-
-def require_parts(family: Family, train: Sequence[str]) -> None:
-    """Raises InputError for a part that the family has not, or that cannot learn."""
-    parts = [role for role in family.roles if role not in ("head", *family.frozen)]
-    for role in train:
-        if role != "lora" and role not in parts:
-            cannot = f"the {role} of {family.name} cannot learn" if role in family.frozen else f"no {role}"
-            raise InputError(f"train: {cannot}; {family.name} has: {', '.join([*parts, 'lora'])}")
 
 
 def parameter_groups(model: Any, family: Family, stage: Stage) -> list[dict[str, Any]]:
@@ -76,13 +66,9 @@ def checkpoint_activations(model: Any, on: bool) -> None:
 
 def prepare(model: Any, family: Family, stage: Stage, seed: int) -> str:
     """Make a model ready for a stage: adapters, freezing, checkpointing. Returns the line that tells what learns."""
-    from training.generative.adapters import add_adapters, merge_adapters
-
-    require_parts(family, stage.train)
     merge_adapters(model)  # of a stage before
     if stage.lora is not None:
         add_adapters(model, family, stage.lora, seed)
     freeze(model, family, stage.train)
     checkpoint_activations(model, stage.checkpointing)
-    assert any(isinstance(p, torch.nn.Parameter) and p.requires_grad for p in model.parameters())
     return told(model, family)

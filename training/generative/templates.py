@@ -47,11 +47,6 @@ def marks_answers(template: str) -> bool:
     return "endgeneration" in template
 
 
-def default_tokens(family: Family) -> tuple[str, ...]:
-    """The special tokens that the family's default template is made of."""
-    return family.template_tokens
-
-
 def _read(name: str) -> str:
     return (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
 
