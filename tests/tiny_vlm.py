@@ -6,7 +6,6 @@ chat format, `picture(seed)` a picture that no other seed resembles.
 
 import functools
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -156,9 +155,10 @@ def tokenizer_folder() -> str:
 
 def spec_of(family: str, **changes: Any) -> GenerativeSpec:
     """A specification of a tiny model; `blip2_t5` is BLIP-2 with a T5."""
+    stage = STAGE if family != "chameleon" else STAGE | {"train": ["llm"]}
     fields = {
         "name": "tiny", "task": "generative", "family": family.removesuffix("_t5"), "tokenizer": tokenizer_folder(),
-        "stages": [STAGE], **PARTS[family],
+        "stages": [stage], **PARTS[family],
     }  # fmt: skip
     return GenerativeSpec.model_validate(fields | changes)
 

@@ -112,7 +112,7 @@ class Family:
         return max(fits)[1]
 
     def answers_apart(self, config: Any) -> bool:
-        """Whether answers go to a decoder of their own (T5's): the rendered prompt is read, the answer is the labels."""
+        """Whether answers go to a decoder of their own (T5's): the prompt is the input, the answer the labels."""
         return bool(getattr(config, "is_encoder_decoder", False))
 
     def count_tiles(self, inputs: Mapping[str, Any]) -> int:

@@ -59,9 +59,9 @@ def checkpoint_activations(model: Any, on: bool) -> None:
     if on and not model.supports_gradient_checkpointing:
         raise InputError(f"checkpointing: transformers' {type(model).__name__} cannot; leave it out")
     if on:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    elif model.is_gradient_checkpointing:
-        model.gradient_checkpointing_disable()
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    elif model.is_activation_checkpointing:
+        model.activation_checkpointing_disable()
 
 
 def prepare(model: Any, family: Family, stage: Stage, seed: int) -> str:

@@ -91,7 +91,8 @@ def perception_lm(config: Any, tokenizer: Any, images: Images, look: Look) -> An
     tower = tower_of(config.vision_config)
     pictures = PerceptionLMImageProcessor(
         vision_input_type="vanilla" if images.mode == "single" else "thumb+tile",
-        tile_size=tower.side_px, max_num_tiles=images.max_tiles or _PERCEPTION_TILES, size=_square(tower.side_px), **look,
+        tile_size=tower.side_px, size=_square(tower.side_px),
+        max_num_tiles=images.max_tiles or _PERCEPTION_TILES, **look,
     )  # fmt: skip
     videos = PerceptionLMVideoProcessor(size=_square(tower.side_px), num_frames=images.frames, **look)
     return PerceptionLMProcessor(

@@ -33,7 +33,7 @@ def tower_of(config: Any) -> Tower:
         raise InputError(f"encoder: timm cannot make {config.architecture!r} with {arguments}: {error}") from error
     finally:
         logging.disable(before)
-    patches = getattr(made, "patch_embed", None)
+    patches: Any = getattr(made, "patch_embed", None)
     if not hasattr(patches, "patch_size") or not hasattr(made, "num_prefix_tokens"):
         raise InputError(
             f"encoder: timm's {config.architecture} gives no tokens of patches; take a ViT, EVA-02, DINOv2 or SigLIP"
