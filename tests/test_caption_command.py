@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
-from test_families import ANSWERS, QUESTION, batch_of, overfit
+from test_families import ANSWERS, QUESTION, batch_of, overfit, shown
 from tiny_vlm import built, picture
 
 from flows.command_line import cli
@@ -32,7 +32,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one.model.eval()
     save_model(one, home / "data/training/tiny/model")
     for i in range(len(ANSWERS)):
-        picture(i).save(home / f"{i}.png")
+        shown(i).save(home / f"{i}.png")
     torch.set_num_threads(before)
     return home / "data/training/tiny"
 
@@ -67,12 +67,12 @@ def test_captions_as_json_do_not_depend_on_the_batch(run_folder):
 
 
 def test_a_question_is_answered_upright(run_folder, tmp_path):
-    shown = tmp_path / "turned.png"
+    path = tmp_path / "turned.png"
     turned = Image.open(paths_of(run_folder)[1]).transpose(Image.Transpose.ROTATE_90)
     note = Image.Exif()
     note[0x0112] = 6  # lies on its left side
-    turned.save(shown, exif=note)
-    done = pairmill("ask", str(shown), QUESTION, "--model", str(run_folder / "model"))
+    turned.save(path, exif=note)
+    done = pairmill("ask", str(path), QUESTION, "--model", str(run_folder / "model"))
     assert (done.exit_code, done.stdout) == (0, f"{ANSWERS[1]}\n")
 
 

@@ -2,14 +2,17 @@
 
 import importlib.util
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_vlm import PARTS, built, conversation, picture
 
 from schemas.generative import Lora
 from training.generative.adapters import add_adapters, merge_adapters, merged
 from training.generative.answer import answer, generate, prompts
 from training.generative.build import Built, open_model
+from training.generative.families import FAMILIES as TABLE
 from training.generative.parts import freeze
 from training.generative.save import save_model
 
@@ -19,19 +22,25 @@ FAMILIES = [
     pytest.param(name, marks=pytest.mark.skipif(name == "smolvlm" and not NUM2WORDS, reason="num2words"))
     for name in PARTS
 ]
+FAMILIES_OF_VIDEO = {family.name for family in TABLE.values() if family.video}
 QUESTION, ANSWERS = "What is in the picture?", ("a red square", "a blue disc", "yes")
 STEPS, RATE = 30, 1e-2
 
 
+def shown(seed: int) -> Image.Image:
+    """A picture of another shape each, so that families of tiles make several of it."""
+    return picture(seed, 90 - 5 * seed, 40)
+
+
 def batch_of(one: Built) -> tuple[dict, torch.Tensor]:
     """Three pictures with their answers, as the model's inputs and labels."""
-    pictures = [picture(i) for i in range(len(ANSWERS))]
+    pictures = [shown(i) for i in range(len(ANSWERS))]
     if one.family.answers_apart(one.model.config):
-        inputs = prompts(one, [conversation(QUESTION, None, [shown]) for shown in pictures])
+        inputs = prompts(one, [conversation(QUESTION, None, [one_picture]) for one_picture in pictures])
         said = one.processor.tokenizer([f"{text}</s>" for text in ANSWERS], padding=True, return_tensors="pt")
         return dict(inputs), said["input_ids"].masked_fill(said["attention_mask"] == 0, -100)
     inputs = one.processor.apply_chat_template(
-        [conversation(QUESTION, text, [shown]) for text, shown in zip(ANSWERS, pictures, strict=True)],
+        [conversation(QUESTION, text, [one_picture]) for text, one_picture in zip(ANSWERS, pictures, strict=True)],
         tokenize=True,
         return_dict=True,
         return_assistant_tokens_mask=True,
@@ -76,7 +85,10 @@ def test_a_family_learns_generates_is_saved_and_loads_in_transformers(name, tmp_
     assert losses[-1] < 0.3 * losses[0]
 
     one.model.eval()
-    asked = prompts(one, [conversation(QUESTION, None, [picture(i)]) for i in range(len(ANSWERS))])
+    mirrored = inputs | {"pixel_values": inputs["pixel_values"].flip(-1)}
+    with torch.no_grad():  # it looks at what it is shown
+        assert loss_of(one, mirrored, labels_BT) != loss_of(one, inputs, labels_BT)
+    asked = prompts(one, [conversation(QUESTION, None, [shown(i)]) for i in range(len(ANSWERS))])
     cached_BT = generate(one, asked, max_new_tokens=8)
     assert torch.equal(cached_BT, generate(one, asked, max_new_tokens=8, use_cache=False))
 
@@ -90,8 +102,8 @@ def test_a_family_learns_generates_is_saved_and_loads_in_transformers(name, tmp_
         )
     assert type(AutoProcessor.from_pretrained(tmp_path / "model")).__name__ == type(one.processor).__name__
     again = open_model(tmp_path / "model")
-    shown = [picture(i) for i in range(len(ANSWERS))]
-    assert answer(again, shown, QUESTION, max_new_tokens=8) == answer(one, shown, QUESTION, max_new_tokens=8)
+    pictures = [shown(i) for i in range(len(ANSWERS))]
+    assert answer(again, pictures, QUESTION, max_new_tokens=8) == answer(one, pictures, QUESTION, max_new_tokens=8)
 
 
 def learns(one: Built, role: str) -> bool:
@@ -119,3 +131,31 @@ def test_merged_adapters_give_the_logits_of_the_adapters(name):
     changed = {key for key, tensor in one.model.state_dict().items() if not torch.equal(tensor, before[key])}
     assert changed
     assert {one.family.role_of(key, one.model.config) for key in changed} == {"llm"}
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if name in FAMILIES_OF_VIDEO])
+def test_a_video_is_seen_frame_by_frame(name):
+    if name == "smolvlm" and not NUM2WORDS:
+        pytest.skip("num2words")
+    one = built(name)
+    frames_FHWC = np.stack([np.asarray(picture(i)) for i in range(6)])
+    said = conversation(QUESTION, ANSWERS[0], [])
+    said[0]["content"].insert(0, {"type": "video", "video": frames_FHWC})
+    inputs = one.processor.apply_chat_template(
+        [said],
+        chat_template=one.processor.chat_template,
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        return_tensors="pt",
+        processor_kwargs=dict(one.family.call),
+    )
+    learnt_BT = torch.as_tensor(inputs.pop("assistant_masks")).bool()
+    said_T = inputs["input_ids"][learnt_BT]
+    assert one.processor.tokenizer.decode(said_T[:-1]).strip() == ANSWERS[0]
+    assert one.family.count_tiles(inputs) == (1 if one.family.positions == "mrope" else 6)
+    logits_BTV = one.model(**inputs).logits
+    assert torch.isfinite(logits_BTV).all()
+    if name != "internvl" and name != "smolvlm":
+        inputs["pixel_values_videos"] = torch.flip(inputs["pixel_values_videos"], (-1,))
+        assert not torch.allclose(one.model(**inputs).logits, logits_BTV)

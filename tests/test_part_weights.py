@@ -153,3 +153,40 @@ def test_weights_that_do_not_fit_are_refused_with_both_shapes(tmp_path):
         built("qwen2_vl", llm={"weights": folder})
     with pytest.raises(InputError, match=r"encoder\.weights /nowhere: "):
         built("llava", encoder={"weights": "/nowhere"})
+
+
+@pytest.mark.parametrize("name", ["blip2", "blip2_t5"])
+def test_blip_2_speaks_with_the_language_model_that_it_was_given(tmp_path, name):
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = PARTS[name]["llm"]["config"]
+    folder = text_model(tmp_path, config)
+    one = built(name, llm={"weights": folder}, tokenizer=None)
+    kind = AutoModelForSeq2SeqLM if config["model_type"] == "t5" else AutoModelForCausalLM
+    tokens_BT = torch.tensor([one.processor.tokenizer(text)["input_ids"][:8] for text in SENTENCES[:2]])
+    more = {"decoder_input_ids": tokens_BT} if config["model_type"] == "t5" else {}
+    with torch.no_grad():
+        wanted = kind.from_pretrained(folder).eval()(input_ids=tokens_BT, **more).logits
+        found = one.model.language_model(input_ids=tokens_BT, **more).logits
+    torch.testing.assert_close(found[..., : wanted.shape[-1]], wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "architecture", ["eva02_tiny_patch14_224", "vit_small_patch14_dinov2", "vit_base_patch16_siglip_224"]
+)
+def test_any_tower_of_timm_that_cuts_patches_is_an_encoder(tmp_path, architecture):
+    from transformers import TimmWrapperConfig, TimmWrapperModel
+
+    arguments = {"depth": 1, "img_size": 56 if "14" in architecture else 64}
+    config = {"architecture": architecture, "model_args": arguments}
+    torch.manual_seed(0)
+    tower = TimmWrapperModel(TimmWrapperConfig(**config)).eval()
+    tower.save_pretrained(tmp_path)
+    one = built("perception_lm", encoder={"weights": str(tmp_path)})
+    pixels_BCHW = torch.randn(2, 3, arguments["img_size"], arguments["img_size"])
+    with torch.no_grad():
+        wanted = tower(pixels_BCHW).last_hidden_state
+        found = one.model.model.vision_tower(pixels_BCHW).last_hidden_state
+    assert torch.equal(found, wanted)
+    assert one.processor.image_processor.tile_size == arguments["img_size"]
+    assert answer(one, [picture(0), picture(1, 90, 30)], "What?", max_new_tokens=2) is not None

@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import Image
 
-from training.generative.build import Built, end_token
+from training.generative.build import Built, end_tokens
 
 
 def answer(
@@ -39,6 +39,7 @@ def prompts(built: Built, conversations: Sequence[list[dict[str, Any]]]) -> Any:
     """Conversations that wait for an answer as the model's inputs, on its device, filled up at the left."""
     return built.processor.apply_chat_template(
         list(conversations),
+        chat_template=built.processor.chat_template,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
@@ -59,7 +60,7 @@ def generate(built: Built, inputs: Any, *, max_new_tokens: int, use_cache: bool 
             num_beams=1,
             max_new_tokens=max_new_tokens,
             use_cache=use_cache,
-            eos_token_id=end_token(built.processor),
+            eos_token_id=end_tokens(built.model, built.processor) or None,
             pad_token_id=built.processor.tokenizer.pad_token_id,
         )
     return tokens_BT[:, length:]

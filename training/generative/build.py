@@ -1,5 +1,6 @@
 """A specification → a model of transformers with its weights, and the processor that feeds it."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,19 @@ from schemas.generative import GenerativeSpec, Images
 from training.generative.configs import whole_config
 from training.generative.families import Family, family_named, family_of
 from training.generative.processors import PROCESSORS
-from training.generative.sources import as_input_error, own_tower
+from training.generative.sources import OWN, as_input_error, own_tower, settings_of
 from training.generative.stages import require_stages
 from training.generative.templates import chat_template
 
 
 @dataclass(frozen=True)
 class Built:
-    """A model, its processor (with a chat template that marks answers), and its row of the table."""
+    """A model, its processor, its row of the table, and what a user should know of how they came to be."""
 
     model: Any
     processor: Any
     family: Family
+    note: str = ""
 
 
 def build(spec: GenerativeSpec, *, meta: bool = False) -> Built:
@@ -62,7 +64,10 @@ def open_model(folder: Path | str) -> Built:
         family = family_of(AutoConfig.from_pretrained(folder))
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
         processor = exact(AutoProcessor.from_pretrained(folder))
-    processor.chat_template = chat_template(family, model.config, processor.tokenizer, None, _present(processor))
+    if processor.chat_template is None:
+        processor.chat_template = chat_template(
+            family, model.config, processor.tokenizer, None, processor.tokenizer.chat_template
+        )
     return Built(model.eval(), processor, family)
 
 
@@ -91,8 +96,6 @@ def tokenizer_of(spec: GenerativeSpec, family: Family) -> Any:
 
 def _codes(spec: GenerativeSpec) -> list[str]:
     """Names of Chameleon's picture tokens: digits of the code as letters A to J."""
-    from training.generative.sources import settings_of
-
     count = settings_of(spec.encoder, "encoder").get("num_embeddings", 8192) if spec.encoder is not None else 0
     return ["IMGIMG" + "".join(chr(ord("A") + int(digit)) for digit in str(code)) + "Z" for code in range(count)]
 
@@ -113,38 +116,37 @@ def _load_parts(model: Any, family: Family, spec: GenerativeSpec) -> None:
 
 
 def _whole(spec: GenerativeSpec, family: Family) -> Built:
-    """A whole model, with its own processor, whose template is replaced where the specification names another."""
+    """A whole model with its own processor, and its own chat template where that marks answers."""
     built = open_model(str(spec.weights))
     if built.family.name != family.name:
         raise InputError(f"weights {spec.weights}: is a {built.family.name}, but the specification says {family.name}")
-    processor = built.processor
-    processor.chat_template = chat_template(
-        family, built.model.config, processor.tokenizer, spec.template, processor.chat_template
-    )
+    processor, present = built.processor, built.processor.chat_template
+    processor.chat_template = chat_template(family, built.model.config, processor.tokenizer, spec.template, present)
     _ends(built.model, processor)
-    return replace(built, family=family)
-
-
-def _present(processor: Any) -> str | None:
-    found = processor.chat_template or processor.tokenizer.chat_template
-    return found if isinstance(found, str) else None
+    if spec.template is None and processor.chat_template != present:
+        note = f"the chat template of {spec.weights} does not mark answers; the default of {family.name} is taken"
+        return replace(built, note=note)
+    return built
 
 
 def _ends(model: Any, processor: Any) -> None:
     """Generation ends where answers do: at the last token that the template counts to the assistant."""
-    ends = end_token(processor)
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-    if ends is not None:
+    ends = end_tokens(model, processor)
+    if ends:
         model.generation_config.eos_token_id = ends
 
 
-def end_token(processor: Any) -> int | None:
-    """The token that the chat template puts behind an answer; None where it puts none."""
-    said = [{"role": "assistant", "content": [{"type": "text", "text": "a"}]}]
+def end_tokens(model: Any, processor: Any) -> list[int]:
+    """The tokens that end an answer: what the chat template puts behind it, or else what the model has for it."""
+    said = [{"role": role, "content": [{"type": "text", "text": "a"}]} for role in ("user", "assistant")]
     text = processor.apply_chat_template(said, tokenize=False).rstrip()
     last = int(processor.tokenizer(text, add_special_tokens=False)["input_ids"][-1])
     added = processor.tokenizer.added_tokens_decoder.get(last)
-    return last if added is not None and added.special else None
+    if added is not None and added.special:
+        return [last]
+    own = model.generation_config.eos_token_id
+    return [own] if isinstance(own, int) else list(own or [])
 
 
 def _look(spec: GenerativeSpec, config: Any) -> dict[str, Any]:
@@ -153,17 +155,17 @@ def _look(spec: GenerativeSpec, config: Any) -> dict[str, Any]:
 
     weights = spec.encoder.weights if spec.encoder is not None else None
     vision = getattr(config, "vision_config", None)
-    if own_tower(weights):
-        from training.generative.own_towers import expressed_tower
-
-        return expressed_tower(str(weights))[2]
+    own = own_tower(weights)
+    if own is not None:
+        pictures = json.loads((own / OWN).read_text(encoding="utf-8"))["preprocess_cfg"]
+        return {"image_mean": list(pictures["mean"]), "image_std": list(pictures["std"])}
     if vision is not None and vision.model_type == "timm_wrapper":
         from training.generative.timm_towers import tower_of
 
         return tower_of(vision).look
     if weights is not None and (Path(weights) / "preprocessor_config.json").is_file():
-        pictures = AutoImageProcessor.from_pretrained(weights)
-        return {"image_mean": list(pictures.image_mean), "image_std": list(pictures.image_std)}
+        shown = AutoImageProcessor.from_pretrained(weights)
+        return {"image_mean": list(shown.image_mean), "image_std": list(shown.image_std)}
     if vision is not None and vision.model_type == "siglip_vision_model":
         return {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     return {}

@@ -89,7 +89,10 @@ class Family:
     objectives: tuple[str, ...] = ("answers",)
     """What a stage can learn by."""
     call: Mapping[str, Any] = field(default_factory=dict)
-    """What the processor is to be called with beside text and pictures (`processor_kwargs`)."""
+    """What the processor is to be called with beside text and pictures (`processor_kwargs`).
+
+    Name the template too, `chat_template=processor.chat_template`: of videos SmolVLM takes one of its own otherwise.
+    """
 
     def prefixes(self, config: Any) -> dict[str, tuple[str, ...]]:
         """The roles of a model with this configuration; layers of cross-attention are part of the connector."""
@@ -172,6 +175,7 @@ _ROWS = (
         "smolvlm", "SmolVLMForConditionalGeneration", "smolvlm", _IDEFICS, ("tiles", "single"), "idefics",
         _IDEFICS_TOKENS | {"global_image_token": "<global-img>", "video_token": "<video>"}, "<image>", "<video>",
         stacked="rows", encoder_type="smolvlm_vision", weights_of={"siglip_vision_model": "encoder"},
+        call={"do_sample_frames": False},
     ),
     Family(
         "blip2", "Blip2ForConditionalGeneration", "blip-2",
@@ -196,7 +200,7 @@ _ROWS = (
     ),
     Family(
         "qwen3_vl", "Qwen3VLForConditionalGeneration", "qwen3_vl", _QWEN, ("native",), "chatml", _QWEN_TOKENS,
-        "<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>",
+        "<|vision_start|><|image_pad|><|vision_end|>", "<|video_pad|>",
         ("<|im_start|>", "<|im_end|>"), positions="mrope", encoder_type="qwen3_vl_vision", llm_type="qwen3_vl_text",
         weights_of={"qwen3": "llm"},
     ),

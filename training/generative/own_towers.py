@@ -8,8 +8,8 @@ from schemas.errors import InputError
 from training.generative.sources import own_tower
 
 
-def expressed_tower(weights: str) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
-    """Configuration, weights (by the names of its vision model) and look of the tower in a run's or a model's folder.
+def expressed_tower(weights: str) -> tuple[Any, dict[str, Tensor]]:
+    """Configuration and weights (by the names of its vision model) of the tower in a run's or a model's folder.
 
     Raises InputError where transformers has no such tower.
     """
@@ -26,5 +26,4 @@ def expressed_tower(weights: str) -> tuple[Any, dict[str, Tensor], dict[str, Any
         raise InputError(f"encoder.weights {weights}: {said}; train it as a ViT to give it a language model") from error
     start = "vision_model."
     vision = {name.removeprefix(start): tensor.detach() for name, tensor in tensors.items() if name.startswith(start)}
-    pictures = model.config["preprocess_cfg"]
-    return config.vision_config, vision, {"image_mean": list(pictures["mean"]), "image_std": list(pictures["std"])}
+    return config.vision_config, vision

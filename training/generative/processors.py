@@ -30,6 +30,11 @@ def _square(side: int) -> dict[str, int]:
     return {"height": side, "width": side}
 
 
+def _frames(images: Images) -> dict[str, Any]:
+    """Videos come with the frames already chosen; whoever wants the processor to choose says `do_sample_frames`."""
+    return {"num_frames": images.frames, "do_sample_frames": False}
+
+
 def grids(most: int, side: int, *, one: bool) -> list[list[int]]:
     """Heights and widths in pixels of the canvases of up to `most` tiles; `one` allows that of a single tile."""
     sizes = itertools.product(range(1, _MOST_ROWS + 1), repeat=2)
@@ -75,7 +80,7 @@ def llava_onevision(config: Any, tokenizer: Any, images: Images, look: Look) -> 
     return LlavaOnevisionProcessor(
         LlavaOnevisionImageProcessor(size=_square(side), image_grid_pinpoints=config.image_grid_pinpoints, **look),
         tokenizer,
-        LlavaOnevisionVideoProcessor(size=_square(side), num_frames=images.frames, **look),
+        LlavaOnevisionVideoProcessor(size=_square(side), **_frames(images), **look),
         num_image_tokens=(side // _patch(config)) ** 2,
         vision_feature_select_strategy="full",  # of what num_image_tokens counts, there is nothing to drop
         vision_aspect_ratio=config.vision_aspect_ratio,
@@ -94,7 +99,7 @@ def perception_lm(config: Any, tokenizer: Any, images: Images, look: Look) -> An
         tile_size=tower.side_px, size=_square(tower.side_px),
         max_num_tiles=images.max_tiles or _PERCEPTION_TILES, **look,
     )  # fmt: skip
-    videos = PerceptionLMVideoProcessor(size=_square(tower.side_px), num_frames=images.frames, **look)
+    videos = PerceptionLMVideoProcessor(size=_square(tower.side_px), **_frames(images), **look)
     return PerceptionLMProcessor(
         videos, pictures, tokenizer, patch_size=tower.patch_px, pooling_ratio=config.projector_pooling_ratio
     )
@@ -108,7 +113,7 @@ def internvl(config: Any, tokenizer: Any, images: Images, look: Look) -> Any:
     return InternVLProcessor(
         GotOcr2ImageProcessor(size=_square(side), crop_to_patches=True, max_patches=most, **look),
         tokenizer,
-        InternVLVideoProcessor(size=_square(side), num_frames=images.frames, **look),
+        InternVLVideoProcessor(size=_square(side), **_frames(images), **look),
         image_seq_length=config.image_seq_length,
     )
 
@@ -155,7 +160,7 @@ def smolvlm(config: Any, tokenizer: Any, images: Images, look: Look) -> Any:
 
     side = _side(config)
     videos = SmolVLMVideoProcessor(
-        size={"longest_edge": side}, max_image_size={"longest_edge": side}, num_frames=images.frames, **look
+        size={"longest_edge": side}, max_image_size={"longest_edge": side}, **_frames(images), **look
     )
     pictures = SmolVLMImageProcessor(**_idefics3_pictures(config, images), **look)
     return SmolVLMProcessor(pictures, tokenizer, videos, image_seq_len=_idefics3_tokens(config))
@@ -177,7 +182,7 @@ def _qwen(config: Any, images: Images, look: Look) -> tuple[dict[str, Any], dict
         "patch_size": vision.patch_size, "temporal_patch_size": vision.temporal_patch_size,
         "merge_size": vision.spatial_merge_size, **look,
     }  # fmt: skip
-    frames = {"num_frames": images.frames, "fps": None, "min_frames": 1}
+    frames = _frames(images) | {"fps": None, "min_frames": 1, "cap_pixels_per_frame": True}
     return {"size": pixels} | cut, {"size": dict(pixels)} | cut | frames
 
 
