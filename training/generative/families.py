@@ -11,10 +11,10 @@ from typing import Any, Literal
 from schemas.errors import InputError
 from schemas.nearest import unknown_name
 
-Stacked = Literal["pictures", "tiles", "rows"]
-"""How tensors of pictures of several samples are put together. "pictures": the first axis is that of the pictures (or
-patches) of all rows: joined along it, other axes filled up with zeros. "tiles": the first two axes, pictures and tiles,
-count as one: joined as one picture of many tiles. "rows": the first axis is that of the rows, as of the tokens.
+Stacked = Literal["all", "rows", "tiles"]
+"""How tensors of pictures of several samples are put together. "all": the first axis counts the pictures, tiles or
+patches of all rows: joined along it, other axes filled up with zeros. "rows": it counts the rows of a batch, the second
+what each has. "tiles": the first two axes, pictures and their tiles, count as one: all go into one picture [1, tiles].
 """
 _LLAVA = {
     "encoder": ("model.vision_tower",),
@@ -75,7 +75,7 @@ class Family:
     """Whether rows of several samples stay apart (attention_mask None, use_cache False, positions restarting)."""
     positions: Literal["plain", "mrope"] = "plain"
     """position_ids of a packed row: [B, L], restarting at 0; or [4, B, L]: these, and M-RoPE's three of each sample."""
-    stacked: Stacked = "pictures"
+    stacked: Stacked = "all"
     trunk: str = "model"
     """The module that gives `last_hidden_state`, of which the head makes logits; empty where only logits come out."""
     encoder_type: str | None = None
