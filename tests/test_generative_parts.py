@@ -7,10 +7,13 @@ from tiny_vlm import (
     PARTS,
     STAGE,
     built,
+    conversation,
+    picture,
     spec_of,
 )
 
 from schemas.generative import Stage
+from training.generative.answer import prompts
 from training.generative.build import build
 from training.generative.families import FAMILIES
 from training.generative.parts import checkpoint_activations, freeze, learning_role, parameter_groups, prepare, told
@@ -112,3 +115,42 @@ def test_every_parameter_of_every_family_has_a_role():
         for key, _ in one.model.named_parameters():
             one.family.role_of(key, one.model.config)
     assert seen == set(FAMILIES) - {"smolvlm"}
+
+
+CLIP_L = {
+    "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+    "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
+}  # fmt: skip
+LLAMA_7B = {
+    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "vocab_size": 32000,
+}  # fmt: skip
+QWEN2_1_5B = {
+    "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
+    "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "parts", "tokens", "line"),
+    [
+        (
+            "llava", {"encoder": {"config": CLIP_L}, "llm": {"config": LLAMA_7B}}, 576,
+            "trains connector (20,979,712 parameters); frozen: encoder (303,507,456), llm (6,738,415,616)",
+        ),
+        (
+            "llava_next", {"encoder": {"config": CLIP_L}, "llm": {"config": LLAMA_7B}, "image": {"max_tiles": 4}}, 2928,
+            "trains connector (20,983,808 parameters); frozen: encoder (303,507,456), llm (6,738,415,616)",
+        ),
+        (
+            "qwen2_vl", {"encoder": {"config": {}}, "llm": {"config": QWEN2_1_5B}}, 576,
+            "trains connector (34,087,936 parameters); frozen: encoder (631,183,360), llm (1,543,714,304)",
+        ),
+    ],
+)  # fmt: skip
+def test_models_of_published_sizes_have_the_parameters_and_tokens_that_are_published(family, parts, tokens, line):
+    one = build(spec_of(family, **parts), meta=True)
+    freeze(one.model, one.family, ["connector"])
+    assert told(one.model, one.family) == line
+    inputs = prompts(one, [conversation("What?", None, [picture(0, 672, 672)])])
+    assert int((inputs["input_ids"] == one.model.config.image_token_id).sum()) == tokens

@@ -55,6 +55,7 @@ def text_logits(model, tokens_BT):
         ("llava", LLAMA), ("llava", QWEN2 | {"tie_word_embeddings": True}), ("internvl", QWEN2),
         ("idefics2", LLAMA | {"model_type": "mistral"}), ("idefics3", LLAMA | {"tie_word_embeddings": True}),
         ("perception_lm", LLAMA), ("llava_onevision", QWEN2), ("qwen2_vl", QWEN2 | {"hidden_size": 64}),
+        ("qwen2_vl", QWEN2 | {"hidden_size": 64, "tie_word_embeddings": True}),
         ("qwen2_5_vl", QWEN2 | {"hidden_size": 64}),
         ("qwen3_vl", QWEN2 | {"model_type": "qwen3", "head_dim": 16}),
         ("mllama", LLAMA | {"num_hidden_layers": 5}), ("mllama", LLAMA | {"tie_word_embeddings": True}),
@@ -66,6 +67,9 @@ def test_a_language_model_says_of_text_what_its_own_weights_say(tmp_path, family
 
     folder = text_model(tmp_path, config)
     one = built(family, llm={"weights": folder}, tokenizer=None)
+    if family != "mllama":  # which cannot tie
+        output, inside = one.model.get_output_embeddings().weight, one.model.get_input_embeddings().weight
+        assert (output is inside) == config.get("tie_word_embeddings", False)
     tokens_BT = torch.tensor([one.processor.tokenizer(text)["input_ids"][:8] for text in SENTENCES[:2]])
     wanted = text_logits(AutoModelForCausalLM.from_pretrained(folder).eval(), tokens_BT)
     assert len(one.processor.tokenizer) > wanted.shape[-1]

@@ -36,7 +36,7 @@ def answer(
 
 
 def prompts(built: Built, conversations: Sequence[list[dict[str, Any]]]) -> Any:
-    """Conversations that wait for an answer as the model's inputs, on its device, filled up at the left."""
+    """Conversations that wait for an answer as the model's inputs, filled up at the left."""
     return built.processor.apply_chat_template(
         list(conversations),
         chat_template=built.processor.chat_template,
@@ -45,7 +45,7 @@ def prompts(built: Built, conversations: Sequence[list[dict[str, Any]]]) -> Any:
         return_dict=True,
         return_tensors="pt",
         processor_kwargs={"padding": True, "padding_side": "left", **built.family.call},
-    ).to(built.model.device)
+    )
 
 
 def generate(built: Built, inputs: Any, *, max_new_tokens: int, use_cache: bool = True) -> Any:
@@ -55,7 +55,7 @@ def generate(built: Built, inputs: Any, *, max_new_tokens: int, use_cache: bool 
     length = 0 if built.family.answers_apart(built.model.config) else inputs["input_ids"].shape[1]
     with torch.inference_mode():
         tokens_BT = built.model.generate(
-            **inputs,
+            **inputs.to(built.model.device),
             do_sample=False,
             num_beams=1,
             max_new_tokens=max_new_tokens,

@@ -13,14 +13,9 @@ from schemas.nearest import unknown_name
 
 OWN = "open_clip_config.json"
 _ANYWHERE = {
-    "model_type",
-    "rope_theta",
-    "rope_scaling",
-    "architectures",
-    "dtype",
-    "torch_dtype",
+    "model_type", "rope_theta", "rope_scaling", "tie_word_embeddings", "architectures", "dtype", "torch_dtype",
     "transformers_version",
-}
+}  # fmt: skip
 
 
 def own_tower(weights: str | None) -> Path | None:
@@ -89,7 +84,7 @@ def as_type(config: Any, model_type: str) -> dict[str, Any]:
     found = {name: value for name, value in config.to_dict().items() if name not in ("architectures", "dtype")}
     if config.model_type == model_type:
         return found
-    names = {field.name for field in dataclasses.fields(CONFIG_MAPPING[model_type])}
+    names = {field.name for field in dataclasses.fields(CONFIG_MAPPING[model_type])} | {"tie_word_embeddings"}
     return {name: value for name, value in found.items() if name in names}
 
 
