@@ -13,6 +13,7 @@ from training.generative.adapters import add_adapters, merge_adapters, merged
 from training.generative.answer import answer, generate, prompts
 from training.generative.build import Built, open_model
 from training.generative.families import FAMILIES as TABLE
+from training.generative.image_tokens import with_image_labels
 from training.generative.parts import freeze
 from training.generative.save import save_model
 
@@ -159,3 +160,26 @@ def test_a_video_is_seen_frame_by_frame(name):
     if name != "internvl" and name != "smolvlm":
         inputs["pixel_values_videos"] = torch.flip(inputs["pixel_values_videos"], (-1,))
         assert not torch.allclose(one.model(**inputs).logits, logits_BTV)
+
+
+def test_chameleon_learns_to_say_pictures_too():
+    one = built("chameleon")
+    freeze(one.model, one.family, ["llm"])
+    inputs, labels_BT = batch_of(one)
+    whole_BT = with_image_labels(one, inputs, labels_BT)
+    places_BT = inputs["input_ids"] == one.model.config.image_token_id
+    assert torch.equal(whole_BT[places_BT].view(3, -1).int(), one.model.get_image_tokens(inputs["pixel_values"]))
+    assert torch.equal(whole_BT[~places_BT], labels_BT[~places_BT])
+    learns = [p for p in one.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learns, lr=RATE, weight_decay=0.0)
+    losses = []
+    for _ in range(3 * STEPS):
+        optimizer.zero_grad()
+        hidden_BTD = one.model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
+        labelled_BT = places_BT[:, 1:]
+        logits_NV = one.model.lm_head(hidden_BTD[labelled_BT])
+        loss = torch.nn.functional.cross_entropy(logits_NV, whole_BT[:, 1:][labelled_BT])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]

@@ -109,7 +109,24 @@ def test_an_encoder_of_our_own_contrastive_run_sees_what_it_saw_there(tmp_path, 
         wanted = vision(pixels_BCHW).last_hidden_state
         found = inside(pixel_values=pixels_BCHW).last_hidden_state
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-    assert list(one.processor.image_processor.image_mean) == list(tower.config["preprocess_cfg"]["mean"])
+    theirs = built(family, encoder={"weights": str(tmp_path / "exported")}, connector=connector)
+    assert all(torch.equal(theirs.model.state_dict()[key], value) for key, value in one.model.state_dict().items())
+    looks = [list(each.processor.image_processor.image_mean) for each in (one, theirs)]
+    assert looks[0] == looks[1]
+    assert looks[0] == list(tower.config["preprocess_cfg"]["mean"])
+    assert answer(one, [picture(0)], "What?", max_new_tokens=2) is not None
+
+
+@pytest.mark.parametrize("kind", ["eva02", "dinov2", "siglip"])
+def test_a_tower_of_timm_that_we_trained_is_the_encoder_of_perception_lm(tmp_path, kind):
+    tower = contrastive(tmp_path, KINDS[kind])
+    save_contrastive(tower, tmp_path / "run" / "model")
+    one = built("perception_lm", encoder={"weights": str(tmp_path / "run")})
+    pixels_BCHW = torch.randn(2, 3, tower.side_px, tower.side_px)
+    with torch.no_grad():
+        wanted = tower.network.visual.trunk.forward_features(pixels_BCHW)
+        found = one.model.model.vision_tower(pixels_BCHW).last_hidden_state
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     assert answer(one, [picture(0)], "What?", max_new_tokens=2) is not None
 
 

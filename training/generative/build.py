@@ -1,5 +1,6 @@
 """A specification → a model of transformers with its weights, and the processor that feeds it."""
 
+import contextlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,9 +164,10 @@ def _look(spec: GenerativeSpec, config: Any) -> dict[str, Any]:
         from training.generative.timm_towers import tower_of
 
         return tower_of(vision).look
-    if weights is not None and (Path(weights) / "preprocessor_config.json").is_file():
-        shown = AutoImageProcessor.from_pretrained(weights)
-        return {"image_mean": list(shown.image_mean), "image_std": list(shown.image_std)}
+    if weights is not None:
+        with contextlib.suppress(OSError, ValueError):  # weights without a processor beside them
+            shown = AutoImageProcessor.from_pretrained(weights)
+            return {"image_mean": list(shown.image_mean), "image_std": list(shown.image_std)}
     if vision is not None and vision.model_type == "siglip_vision_model":
         return {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     return {}
@@ -178,5 +180,7 @@ def _require_images(family: Family, images: Images) -> None:
     mode = images.mode or family.modes[0]
     if images.max_tiles is not None and mode != "tiles":
         raise InputError(f"image.max_tiles: belongs to tiles, but {family.name} takes pictures {mode}")
+    if images.side_px is not None and family.positions == "mrope":
+        raise InputError(f"image.side_px: {family.name} takes pictures in their own size; say min_pixels, max_pixels")
     if (images.min_pixels or images.max_pixels) and family.positions != "mrope":
         raise InputError(f"image.min_pixels, max_pixels: belong to families of native size; {family.name} has side_px")

@@ -47,7 +47,7 @@ def part_config(part: Part, role: str, family: Family, defaults: Mapping[str, An
 
 def _stored(weights: str, role: str, family: Family, wanted: str | None) -> Settings:
     """What the configuration of weights says, as the family's own type has it. Raises InputError."""
-    config = _own_config(weights) if own_tower(weights) else stored_config(weights, role)
+    config = _own_config(weights, wanted) if own_tower(weights) else stored_config(weights, role)
     if wanted == family.model_type:
         raise InputError(
             f"{role}.weights: {family.name} has no part that weights of others fit; name `weights`, a whole"
@@ -67,10 +67,10 @@ def _stored(weights: str, role: str, family: Family, wanted: str | None) -> Sett
 _EXAMPLES = {"encoder": "clip_vision_model or siglip_vision_model", "llm": "llama or qwen2"}
 
 
-def _own_config(weights: str) -> Any:
+def _own_config(weights: str, wanted: str | None) -> Any:
     from training.generative.own_towers import expressed_tower
 
-    return expressed_tower(weights)[0]
+    return expressed_tower(weights, wanted)[0]
 
 
 def _crossed(layers: int) -> Settings:
@@ -91,10 +91,9 @@ def whole_config(family: Family, spec: GenerativeSpec, tokenizer: Any) -> Any:
         raise InputError("llm: is missing; give its config, its weights, or `weights` of a whole model")
     text = part_config(spec.llm, "llm", family, _of_tokenizer(tokenizer))
     _fit_vocabulary(text, tokenizer, family)
-    if hasattr(encoder, "image_size") and spec.image.side_px is not None:
-        side = encoder.image_size if isinstance(encoder.image_size, int) else encoder.image_size[0]
-        _require_equal("image.side_px", spec.image.side_px, "the encoder's image_size", side)
     _SETTLED[family.name](settings, encoder, text, spec)
+    if spec.image.side_px is not None and encoder is not None:
+        _require_equal("image.side_px", spec.image.side_px, "the encoder's own side", _side_of(encoder))
     if family.name == "chameleon":  # whose configuration is its language model's
         settings = as_type(text, "chameleon") | settings | {"vocabulary_map": tokenizer.get_vocab()}
         settings.pop("model_type", None)
@@ -125,8 +124,16 @@ def _encoder(family: Family, spec: GenerativeSpec) -> Any:
         return None
     if spec.encoder is None:
         raise InputError("encoder: is missing; give its config, its weights, or `weights` of a whole model")
-    side = {} if spec.image.side_px is None else {"image_size": spec.image.side_px}
+    side = {} if spec.image.side_px is None else dict.fromkeys(("image_size", "resolution"), spec.image.side_px)
     return part_config(spec.encoder, "encoder", family, side)
+
+
+def _side_of(encoder: Any) -> int:
+    """The side in pixels of the pictures that an encoder takes."""
+    if hasattr(encoder, "model_args"):
+        return int(encoder.model_args["img_size"])
+    side = getattr(encoder, "image_size", None) or encoder.resolution
+    return int(side if isinstance(side, int) else side[0])
 
 
 def _of_tokenizer(tokenizer: Any) -> Settings:
@@ -186,8 +193,11 @@ def _tiled_llava(settings: Settings, encoder: Any, text: Any, spec: GenerativeSp
 def _perception_lm(settings: Settings, encoder: Any, text: Any, spec: GenerativeSpec) -> None:
     from training.generative.timm_towers import tower_of
 
-    tower = tower_of(encoder)
     arguments = dict(encoder.model_args or {})
+    if spec.image.side_px is not None:
+        arguments.setdefault("img_size", spec.image.side_px)
+    encoder.model_args = arguments
+    tower = tower_of(encoder)
     if tower.class_tokens > 1:
         raise InputError(
             f"encoder: {encoder.architecture} has {tower.class_tokens} tokens before its patches; perception_lm bears "
@@ -247,15 +257,16 @@ def _qwen(settings: Settings, encoder: Any, text: Any, spec: GenerativeSpec) -> 
 
 
 def _mllama(settings: Settings, encoder: Any, text: Any, spec: GenerativeSpec) -> None:
-    if spec.image.max_tiles is not None and spec.encoder is not None and spec.encoder.weights is None:
+    from_weights = spec.encoder is not None and spec.encoder.weights is not None
+    if spec.image.max_tiles is not None and from_weights:
+        _require_equal("image.max_tiles", spec.image.max_tiles, "the encoder's max_num_tiles", encoder.max_num_tiles)
+    elif spec.image.max_tiles is not None:
         encoder.max_num_tiles = spec.image.max_tiles
         sizes = itertools.product(range(1, encoder.max_num_tiles + 1), repeat=2)
         encoder.supported_aspect_ratios = [[w, h] for w, h in sizes if w * h <= encoder.max_num_tiles]
     width = encoder.hidden_size * (1 + len(encoder.intermediate_layers_indices))
-    said = spec.encoder is not None and (
-        spec.encoder.weights is not None or "vision_output_dim" in settings_of(spec.encoder, "encoder")
-    )
-    if not said:
+    said = spec.encoder is not None and "vision_output_dim" in settings_of(spec.encoder, "encoder")
+    if not (said or from_weights):
         encoder.vision_output_dim = width
     _require_equal(
         "encoder.config.vision_output_dim", encoder.vision_output_dim, "hidden_size × (1 + intermediate layers)", width

@@ -23,7 +23,8 @@ def load_encoder(model: Any, family: Family, weights: str) -> None:
     """Fill the encoder from a folder, a hub's name, or our own contrastive run. Raises InputError."""
     module = model.get_submodule(family.roles["encoder"][0])
     where = f"encoder.weights {weights}"
-    found = expressed_tower(weights)[1] if own_tower(weights) else _stored_encoder(module, weights, where)
+    own = own_tower(weights) is not None
+    found = expressed_tower(weights, family.encoder_type)[1] if own else _stored_encoder(module, weights, where)
     wanted = module.state_dict()
     start = next(iter(wanted)).partition(".")[0]  # some classes hold their model in one module, some are that module
     if start == "vision_model":

@@ -38,6 +38,7 @@ def tower_of(config: Any) -> Tower:
         raise InputError(
             f"encoder: timm's {config.architecture} gives no tokens of patches; take a ViT, EVA-02, DINOv2 or SigLIP"
         )
-    look = {"image_mean": list(made.pretrained_cfg["mean"]), "image_std": list(made.pretrained_cfg["std"])}
-    side = patches.img_size[0] if patches.img_size else made.pretrained_cfg["input_size"][-1]
+    known = getattr(made, "pretrained_cfg", None) or {}
+    look = {f"image_{name}": list(known[name]) for name in ("mean", "std") if name in known}
+    side = patches.img_size[0] if patches.img_size else known["input_size"][-1]
     return Tower(int(made.embed_dim), int(patches.patch_size[0]), int(side), int(made.num_prefix_tokens), look)
