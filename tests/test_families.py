@@ -112,7 +112,7 @@ def learns(one: Built, role: str) -> bool:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_merged_adapters_give_the_logits_of_the_adapters(name):
+def test_merged_adapters_give_the_logits_of_the_adapters(name, tmp_path):
     one = built(name)
     before = {name: tensor.clone() for name, tensor in one.model.state_dict().items()}
     inputs, labels_BT = batch_of(one)
@@ -127,6 +127,12 @@ def test_merged_adapters_give_the_logits_of_the_adapters(name):
         adapted = one.model(**inputs, **arguments).logits
         without = merged(one.model)
         torch.testing.assert_close(without(**inputs, **arguments).logits, adapted, atol=1e-4, rtol=1e-4)
+    if name in ("llava", "blip2"):
+        save_model(one, tmp_path / "model")  # without a word of adapters
+        assert not list((tmp_path / "model").glob("adapter*"))
+        with torch.no_grad():
+            found = open_model(tmp_path / "model").model(**inputs, **arguments).logits
+        torch.testing.assert_close(found, adapted, atol=1e-4, rtol=1e-4)
     merge_adapters(one.model)
     assert set(one.model.state_dict()) == set(before)
     changed = {key for key, tensor in one.model.state_dict().items() if not torch.equal(tensor, before[key])}

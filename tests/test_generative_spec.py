@@ -75,6 +75,8 @@ def without(config: dict, *names: str) -> dict:
          "encoder.config.model_type: is clip_vision_model; .* takes a idefics2_vision"),
         ("idefics2", {"connector": {"perceiver_config": {"hidden_size": 48}}},
          "hidden_size is 48, but the llm's hidden_size is 32"),
+        ("idefics2", {"image": {"mode": "tiles", "max_tiles": 9}},
+         "max_tiles is 9, but the quarters that idefics2 makes"),
         ("idefics3", {"connector": {"scale_factor": 3}}, "scale_factor: is 3, which does not divide 4 patches"),
         ("blip2", {"connector": {"qformer_config": {"encoder_hidden_size": 64}}},
          "encoder_hidden_size is 64, but the encoder's hidden_size is 32"),

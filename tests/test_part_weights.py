@@ -13,6 +13,7 @@ from tiny_vlm import (
     SENTENCES,
     STAGE,
     built,
+    conversation,
     picture,
     tokenizer_folder,
 )
@@ -20,7 +21,7 @@ from tiny_vlm import (
 from schemas.errors import InputError
 from schemas.generative import GenerativeSpec
 from training.export import export_transformers
-from training.generative.answer import answer
+from training.generative.answer import answer, prompts
 from training.generative.build import build
 from training.generative.save import save_model
 from training.model import save_model as save_contrastive
@@ -211,3 +212,27 @@ def test_any_tower_of_timm_that_cuts_patches_is_an_encoder(tmp_path, architectur
     assert torch.equal(found, wanted)
     assert one.processor.image_processor.tile_size == arguments["img_size"]
     assert answer(one, [picture(0), picture(1, 90, 30)], "What?", max_new_tokens=2) is not None
+
+
+def test_a_whole_model_sees_pictures_as_it_is_told_to(tmp_path):
+    whole = {"name": "t", "task": "generative", "stages": [STAGE]}
+    for family in ("qwen2_vl", "llava_next", "mllama", "fuyu"):
+        save_model(built(family), tmp_path / family)
+
+    def tiles_and_tokens(family: str, image: dict) -> tuple[int, int]:
+        fields = whole | {"family": family, "weights": str(tmp_path / family), "image": image}
+        one = build(GenerativeSpec.model_validate(fields))
+        inputs = prompts(one, [conversation("What?", None, [picture(0, 128, 64)])])
+        assert torch.isfinite(one.model(**inputs).logits).all()
+        tokens = int((inputs["input_ids"] == one.processor.image_token_id).sum())
+        return one.family.count_tiles(inputs), tokens
+
+    assert tiles_and_tokens("qwen2_vl", {}) == (1, 32)
+    assert tiles_and_tokens("qwen2_vl", {"max_pixels": 2048}) == (1, 8)
+    assert tiles_and_tokens("llava_next", {})[0] == 3
+    assert tiles_and_tokens("llava_next", {"max_tiles": 8})[0] == 9
+    assert tiles_and_tokens("fuyu", {"side_px": 32})[0] == 1
+    with pytest.raises(InputError, match=r"image\.side_px is 48, but the model's own side is 32"):
+        tiles_and_tokens("fuyu", {"side_px": 48})
+    with pytest.raises(InputError, match=r"image\.max_tiles is 4, but the model's max_num_tiles is 2"):
+        tiles_and_tokens("mllama", {"max_tiles": 4})

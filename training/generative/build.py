@@ -8,7 +8,7 @@ from typing import Any
 
 from schemas.errors import InputError
 from schemas.generative import GenerativeSpec, Images
-from training.generative.configs import whole_config
+from training.generative.configs import set_images, whole_config
 from training.generative.families import Family, family_named, family_of
 from training.generative.processors import PROCESSORS
 from training.generative.sources import OWN, as_input_error, own_tower, settings_of
@@ -46,9 +46,7 @@ def build(spec: GenerativeSpec, *, meta: bool = False) -> Built:
             model = _class_of(family)(config)
     if not meta:
         _load_parts(model, family, spec)
-    images = spec.image if spec.image.mode else spec.image.model_copy(update={"mode": family.modes[0]})
-    with as_input_error(f"processor of {family.name}"):
-        processor = PROCESSORS[family.name](config, tokenizer, images, _look(spec, config))
+    processor = _processor(family, config, tokenizer, spec.image, _look(spec, config))
     processor.chat_template = chat_template(family, config, tokenizer, spec.template, tokenizer.chat_template)
     _ends(model, processor)
     return Built(model.eval(), processor, family)
@@ -101,6 +99,12 @@ def _codes(spec: GenerativeSpec) -> list[str]:
     return ["IMGIMG" + "".join(chr(ord("A") + int(digit)) for digit in str(code)) + "Z" for code in range(count)]
 
 
+def _processor(family: Family, config: Any, tokenizer: Any, images: Images, look: dict[str, Any]) -> Any:
+    mode = images.mode or family.modes[0]
+    with as_input_error(f"processor of {family.name}"):
+        return PROCESSORS[family.name](config, tokenizer, images.model_copy(update={"mode": mode}), look)
+
+
 def _class_of(family: Family) -> Any:
     import transformers
 
@@ -122,6 +126,12 @@ def _whole(spec: GenerativeSpec, family: Family) -> Built:
     if built.family.name != family.name:
         raise InputError(f"weights {spec.weights}: is a {built.family.name}, but the specification says {family.name}")
     processor, present = built.processor, built.processor.chat_template
+    if spec.image != Images():  # else pictures are as the model has had them
+        set_images(built.model.config, family, spec.image)
+        shown = processor.image_processor
+        look = {"image_mean": shown.image_mean, "image_std": shown.image_std}
+        processor = _processor(family, built.model.config, processor.tokenizer, spec.image, look)
+        built = replace(built, processor=processor)
     processor.chat_template = chat_template(family, built.model.config, processor.tokenizer, spec.template, present)
     _ends(built.model, processor)
     if spec.template is None and processor.chat_template != present:
@@ -167,7 +177,7 @@ def _look(spec: GenerativeSpec, config: Any) -> dict[str, Any]:
     if weights is not None:
         with contextlib.suppress(OSError, ValueError):  # weights without a processor beside them
             shown = AutoImageProcessor.from_pretrained(weights)
-            return {"image_mean": list(shown.image_mean), "image_std": list(shown.image_std)}
+            return {"image_mean": shown.image_mean, "image_std": shown.image_std}
     if vision is not None and vision.model_type == "siglip_vision_model":
         return {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     return {}

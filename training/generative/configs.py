@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from schemas.errors import InputError
-from schemas.generative import GenerativeSpec, Part
+from schemas.generative import GenerativeSpec, Images, Part
 from training.generative.families import Family
-from training.generative.processors import _FIRST_TILES, _ONEVISION_TILES, grids
+from training.generative.processors import FIRST_TILES, MOST_ROWS, ONEVISION_TILES, grids
 from training.generative.sources import as_type, made_config, own_tower, require_names, settings_of, stored_config
 
 Settings = dict[str, Any]
@@ -181,13 +181,29 @@ def _llava(settings: Settings, encoder: Any, text: Any, spec: GenerativeSpec) ->
 
 def _tiled_llava(settings: Settings, encoder: Any, text: Any, spec: GenerativeSpec) -> None:
     _llava(settings, encoder, text, spec)
-    most, onevision = spec.image.max_tiles, spec.family == "llava_onevision"
-    if onevision:
-        settings.setdefault("vision_aspect_ratio", f"anyres_max_{most or _ONEVISION_TILES}")
-        canvases = grids(most or 36, encoder.image_size, one=True)
-    else:
-        canvases = grids(most or _FIRST_TILES, encoder.image_size, one=False)
-    settings.setdefault("image_grid_pinpoints", canvases)
+    for name, value in _canvases(spec.family, spec.image.max_tiles, encoder.image_size).items():
+        settings.setdefault(name, value)
+
+
+def _canvases(family: str, most: int | None, side: int) -> Settings:
+    """On which canvases of tiles a LLaVA lays a picture."""
+    if family == "llava_next":
+        return {"image_grid_pinpoints": grids(most or FIRST_TILES, side, one=False)}
+    tiles = f"anyres_max_{most or ONEVISION_TILES}"
+    return {"image_grid_pinpoints": grids(most or MOST_ROWS**2, side, one=True), "vision_aspect_ratio": tiles}
+
+
+def set_images(config: Any, family: Family, images: Images) -> None:
+    """Change a whole model's configuration to what is asked of pictures. Raises InputError where it cannot be so."""
+    encoder: Any = getattr(config, "vision_config", None) or getattr(config, "vq_config", None)
+    if images.side_px is not None:
+        own = config.image_size if encoder is None else _side_of(encoder)
+        _require_equal("image.side_px", images.side_px, "the model's own side", own)
+    if images.max_tiles is not None and hasattr(config, "image_grid_pinpoints"):
+        for name, value in _canvases(family.name, images.max_tiles, _side_of(encoder)).items():
+            setattr(config, name, value)
+    elif images.max_tiles is not None and hasattr(encoder, "max_num_tiles"):
+        _require_equal("image.max_tiles", images.max_tiles, "the model's max_num_tiles", encoder.max_num_tiles)
 
 
 def _perception_lm(settings: Settings, encoder: Any, text: Any, spec: GenerativeSpec) -> None:
@@ -218,6 +234,8 @@ def _internvl(settings: Settings, encoder: Any, text: Any, spec: GenerativeSpec)
 
 
 def _idefics2(settings: Settings, encoder: Any, text: Any, spec: GenerativeSpec) -> None:
+    if spec.image.max_tiles is not None:
+        _require_equal("image.max_tiles", spec.image.max_tiles, "the quarters that idefics2 makes of a picture", 4)
     queries = dict(settings.get("perceiver_config") or {})
     width = queries.setdefault("hidden_size", text.hidden_size)
     _require_equal("connector.perceiver_config.hidden_size", width, "the llm's hidden_size", text.hidden_size)

@@ -12,8 +12,8 @@ from typing import Any
 from schemas.generative import Images
 
 Look = Mapping[str, Any]
-_MOST_ROWS = 6  # of tiles, as LLaVA-OneVision has them
-_FIRST_TILES, _ONEVISION_TILES, _INTERNVL_TILES, _PERCEPTION_TILES, _IDEFICS_TILES = 4, 9, 12, 36, 16
+MOST_ROWS = 6  # of tiles, as LLaVA-OneVision has them
+FIRST_TILES, ONEVISION_TILES, _INTERNVL_TILES, _PERCEPTION_TILES, _IDEFICS_TILES = 4, 9, 12, 36, 16
 
 
 def _side(config: Any) -> int:
@@ -37,7 +37,7 @@ def _frames(images: Images) -> dict[str, Any]:
 
 def grids(most: int, side: int, *, one: bool) -> list[list[int]]:
     """Heights and widths in pixels of the canvases of up to `most` tiles; `one` allows that of a single tile."""
-    sizes = itertools.product(range(1, _MOST_ROWS + 1), repeat=2)
+    sizes = itertools.product(range(1, MOST_ROWS + 1), repeat=2)
     return [[rows * side, columns * side] for rows, columns in sizes if 1 - one < rows * columns <= most]
 
 
