@@ -13,6 +13,7 @@ from training.generative.adapters import add_adapters, merge_adapters, merged
 from training.generative.answer import answer, generate, prompts
 from training.generative.build import Built, open_model
 from training.generative.families import FAMILIES as TABLE
+from training.generative.hidden_states import hidden_states
 from training.generative.image_tokens import with_image_labels
 from training.generative.parts import freeze
 from training.generative.save import save_model
@@ -189,3 +190,18 @@ def test_chameleon_learns_to_say_pictures_too():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_head_makes_the_logits_of_the_hidden_states(name):
+    one = built(name)
+    inputs, labels_BT = batch_of(one)
+    if one.family.answers_apart(one.model.config):
+        inputs["decoder_input_ids"] = one.model.language_model.prepare_decoder_input_ids_from_labels(labels_BT)
+    with torch.no_grad():
+        hidden_BTD = hidden_states(one.model, one.family, inputs)
+        logits_BTV = one.model(**inputs, use_cache=False).logits
+    told_BTV = logits_BTV > torch.finfo().min  # Chameleon's class takes those of picture tokens away
+    made_BTV = one.model.get_output_embeddings()(hidden_BTD)
+    torch.testing.assert_close(made_BTV[told_BTV], logits_BTV[told_BTV], atol=1e-5, rtol=1e-5)
+    assert told_BTV.all() == (name != "chameleon")
