@@ -22,7 +22,7 @@ from schemas.errors import InputError
 from schemas.generative import GenerativeSpec
 from training.export import export_transformers
 from training.generative.answer import answer, prompts
-from training.generative.build import build
+from training.generative.build import build, open_model
 from training.generative.save import save_model
 from training.model import save_model as save_contrastive
 
@@ -86,7 +86,7 @@ def test_llama_3_2_vision_has_a_layer_of_cross_attention_after_three_and_then_af
 
 def test_the_rows_of_new_tokens_are_near_the_mean_of_the_others(tmp_path):
     one = built("llava", llm={"weights": text_model(tmp_path, LLAMA)}, tokenizer=None)
-    rows_VD = one.model.get_input_embeddings().weight
+    rows_VD = one.model.get_input_embeddings().weight.detach()
     assert len(rows_VD) == len(one.processor.tokenizer) == 385
     assert float((rows_VD[384:] - rows_VD[:384].mean(0)).norm()) < float((rows_VD[0] - rows_VD[:384].mean(0)).norm())
 
@@ -236,3 +236,30 @@ def test_a_whole_model_sees_pictures_as_it_is_told_to(tmp_path):
         tiles_and_tokens("fuyu", {"side_px": 48})
     with pytest.raises(InputError, match=r"image\.max_tiles is 4, but the model's max_num_tiles is 2"):
         tiles_and_tokens("mllama", {"max_tiles": 4})
+
+
+def test_a_model_that_is_saved_again_is_the_new_one_alone(tmp_path):
+    save_model(built("llava", seed=1), tmp_path / "model")
+    (tmp_path / "model" / "left_over").touch()
+    one = built("llava", seed=2)
+    save_model(one, tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert not (tmp_path / "model" / "left_over").exists()
+    again = open_model(tmp_path / "model").model.state_dict()
+    assert all(torch.equal(again[key], tensor) for key, tensor in one.model.state_dict().items())
+
+
+def test_a_template_that_marks_no_answer_serves_to_ask_and_is_replaced_to_train(tmp_path):
+    one = built("llava")
+    marked = one.processor.chat_template
+    part = "{{ '<image>' if part['type'] == 'image' else part['text'] }}"
+    said = "{% for part in message['content'] %}" + part + "{% endfor %}"
+    one.processor.chat_template = "{% for message in messages %}" + said + "{{ eos_token }}{% endfor %}"
+    save_model(one, tmp_path / "model")
+    assert open_model(tmp_path / "model").processor.chat_template == one.processor.chat_template
+    fields = {"name": "t", "task": "generative", "family": "llava", "stages": [STAGE]}
+    again = build(GenerativeSpec.model_validate(fields | {"weights": str(tmp_path / "model")}))
+    assert again.processor.chat_template == marked
+    assert "does not mark answers; the default of llava is taken" in again.note
+    (tmp_path / "model" / "chat_template.jinja").unlink()
+    assert open_model(tmp_path / "model").processor.chat_template == marked
