@@ -147,3 +147,11 @@ def test_what_is_wrong_in_a_specification_is_said_with_its_place(tmp_path, chang
     path.write_text(yaml.safe_dump(json.loads(json.dumps(fields | change))))
     with pytest.raises(SpecError, match=words):
         read_yaml(path, GenerativeSpec)
+
+
+def test_a_name_of_the_hub_without_network_is_a_sentence(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        InputError, match="tokenizer nobody/nothing: not here, and the hub cannot be reached; name a local"
+    ):
+        built("llava", tokenizer="nobody/nothing")

@@ -97,4 +97,6 @@ def as_input_error(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(str(error).split())
+        if isinstance(error, OSError) and "couldn't connect" in said:
+            raise InputError(f"{what}: not here, and the hub cannot be reached; name a local folder") from error
         raise InputError(f"{what}: {type(error).__name__}: {said[:400]}") from error
