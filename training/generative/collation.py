@@ -1,0 +1,181 @@
+"""Samples put together to what a model takes: packed into rows apart from each other, or padded on the right.
+
+Shapes: T tokens of a sample, B rows, L tokens of a row, R rows of positions (1, or 4 with M-RoPE).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""The label of a token that is not learnt, as torch's cross-entropy has it."""
+_BY_TOKEN = frozenset({"input_ids", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a family's processor gives for one sample, and how samples become a batch of its model.
+
+    `by_token` names inputs [1, T, …], `by_row` those with a row of pictures per sample [1, N, …], `flattened` those of
+    which the model sees the first two axes as one [n, N, …]; of all others [n, …] the first axis goes on. Axes that
+    differ otherwise are filled with zeros. `tiles` names the inputs that are counted against the budget of tiles.
+    `positions` gives R rows of positions [R, T] of one sample; without it they count from 0. `videos`: the processor
+    takes videos; else they are shown as pictures.
+    """
+
+    packs: bool = True
+    pad_id: int = 0
+    by_token: frozenset[str] = _BY_TOKEN
+    by_row: frozenset[str] = frozenset()
+    flattened: frozenset[str] = frozenset()
+    tiles: tuple[str, ...] = ("pixel_values", "pixel_values_videos")
+    positions: Callable[[Mapping[str, Tensor]], Tensor] | None = None
+    videos: bool = False
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sample as the processor gives it, without its mask, and int64 `labels_T`: -100 where nothing is learnt.
+
+    `shortened`: it lacks turns from its end, which did not fit.
+    """
+
+    inputs: Mapping[str, Tensor]
+    labels_T: Tensor
+    tiles: int
+    shortened: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Its length."""
+        return len(self.labels_T)
+
+    @property
+    def label_tokens(self) -> int:
+        """How many tokens of it are learnt."""
+        return int((self.labels_T != IGNORED).sum())
+
+
+@dataclass(frozen=True)
+class Collated:
+    """Rows of a batch: `inputs` for the model, int64 `labels_BL`, and how many tokens are no padding.
+
+    Of packed rows the model keeps samples apart only if it is called with use_cache=False: a cache, which transformers
+    makes even in training, turns that off without a word.
+    """
+
+    inputs: dict[str, Tensor]
+    labels_BL: Tensor
+    tokens: int = field(default=0)
+
+
+def count_tiles(inputs: Mapping[str, Tensor], names: Sequence[str]) -> int:
+    """Pictures or tiles: leading axes of […, channels, height, width]; of grids [n, (time, height, width)] the times.
+
+    Patches [n, numbers] count one each.
+    """
+    counted = 0
+    for name in names:
+        if name in inputs:
+            value = inputs[name]
+            if name.endswith("grid_thw"):
+                counted += int(value[:, 0].sum())
+            else:
+                counted += value.shape[:-3].numel() if value.ndim > 3 else len(value)
+    return counted
+
+
+def packed(rows: Sequence[Sequence[Encoded]], length: int, layout: Layout) -> Collated:
+    """Rows of `length` tokens with several samples each; `position_ids` start anew with every sample, no mask."""
+    inputs = _by_token(rows, length, layout) | _pictures(rows, layout)
+    positions = [_with_rest([_positions(one, layout) for one in row], length) for row in rows]
+    positions_RBL = torch.stack(positions, 1)
+    inputs["position_ids"] = positions_RBL[0] if len(positions_RBL) == 1 else positions_RBL
+    return Collated(inputs, _labels(rows, length), sum(one.tokens for row in rows for one in row))
+
+
+def padded(samples: Sequence[Encoded], layout: Layout) -> Collated:
+    """A row for each sample, padded on the right to the longest, with `attention_mask`."""
+    length = max(sample.tokens for sample in samples)
+    rows = [[sample] for sample in samples]
+    inputs = _by_token(rows, length, layout) | _pictures(rows, layout)
+    tokens_B1 = torch.tensor([[sample.tokens] for sample in samples])
+    inputs["attention_mask"] = (torch.arange(length)[None] < tokens_B1).long()
+    return Collated(inputs, _labels(rows, length), int(tokens_B1.sum()))
+
+
+def _by_token(rows: Sequence[Sequence[Encoded]], length: int, layout: Layout) -> dict[str, Tensor]:
+    """The inputs [B, L, …] that go along with the tokens; zeros for samples that lack one."""
+    inputs = {}
+    for name in _names(rows, layout, by_token=True):
+        fill = layout.pad_id if name == "input_ids" else 0
+        some = next(one.inputs[name] for row in rows for one in row if name in one.inputs)
+        of_rows = []
+        for row in rows:
+            nothing = [some.new_zeros(1, one.tokens, *[0] * (some.ndim - 2)) for one in row]
+            values = [one.inputs.get(name, zeros) for one, zeros in zip(row, nothing, strict=True)]
+            of_rows.append(_row(values, length, fill))
+        inputs[name] = _joined(of_rows, 0)
+    return inputs
+
+
+def _labels(rows: Sequence[Sequence[Encoded]], length: int) -> Tensor:
+    return torch.cat([_row([one.labels_T[None] for one in row], length, IGNORED) for row in rows])
+
+
+def _names(rows: Sequence[Sequence[Encoded]], layout: Layout, *, by_token: bool) -> list[str]:
+    names = dict.fromkeys(name for row in rows for one in row for name in one.inputs)
+    return [name for name in names if (name in layout.by_token) == by_token]
+
+
+def _pictures(rows: Sequence[Sequence[Encoded]], layout: Layout) -> dict[str, Tensor]:
+    """All inputs that are not counted by token, in the order of the samples."""
+    joined = {}
+    for name in _names(rows, layout, by_token=False):
+        of_rows = [[one.inputs[name] for one in row if name in one.inputs] for row in rows]
+        if name in layout.by_row:
+            some = next(value for row in of_rows for value in row)
+            nothing = some.new_zeros(1, 0, *some.shape[2:])
+            joined[name] = _joined([_joined(row, 1) if row else nothing for row in of_rows], 0)
+        elif name in layout.flattened:
+            joined[name] = _joined([value.flatten(0, 1)[None] for row in of_rows for value in row], 1)
+        else:
+            joined[name] = _joined([value for row in of_rows for value in row], 0)
+    return joined
+
+
+def _joined(values: Sequence[Tensor], axis: int) -> Tensor:
+    """The values one after the other along an axis, filled with zeros to the largest along all others."""
+    most = [max(value.shape[i] for value in values) for i in range(values[0].ndim)]
+    whole = [_filled(value, [value.shape[i] if i == axis else side for i, side in enumerate(most)]) for value in values]
+    return torch.cat(whole, axis)
+
+
+def _filled(value: Tensor, shape: Sequence[int]) -> Tensor:
+    if list(value.shape) == list(shape):
+        return value
+    whole = value.new_zeros(*shape)
+    whole[tuple(slice(side) for side in value.shape)] = value
+    return whole
+
+
+def _row(values: Sequence[Tensor], length: int, fill: int) -> Tensor:
+    """[1, T, …] of several samples as one row [1, L, …]."""
+    used = sum(value.shape[1] for value in values)
+    return _joined([*values, values[0].new_full((1, length - used, *values[0].shape[2:]), fill)], 1)
+
+
+def _positions(sample: Encoded, layout: Layout) -> Tensor:
+    """Positions [R, T] of one sample."""
+    if layout.positions is not None:
+        return layout.positions(sample.inputs)
+    return torch.arange(sample.tokens)[None]
+
+
+def _with_rest(positions: Sequence[Tensor], length: int) -> Tensor:
+    """Positions of a row [R, L]; what is left at its end is a sample by itself, of which nothing is learnt."""
+    used = sum(one_RT.shape[1] for one_RT in positions)
+    rest_RT = torch.arange(length - used)[None].expand(len(positions[0]), -1)
+    return torch.cat([*positions, rest_RT], 1)

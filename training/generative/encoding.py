@@ -1,0 +1,134 @@
+"""A conversation as tokens, pictures and labels: the family's processor and chat template say how.
+
+Shapes: T tokens of one sample, the placeholders of its pictures among them.
+"""
+
+import copy
+import re
+import threading
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from schemas.errors import InputError
+from training.generative.collation import IGNORED, Encoded, Layout, count_tiles
+from training.generative.conversations import Conversation, Picture, Unfit
+from training.generative.packing import Budget
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_MASKS = ("attention_mask", "assistant_masks")
+
+
+class Encoder:
+    """Encodes conversations in any number of threads; each has a processor of its own, for tokenizers are not shared.
+
+    A conversation beyond the budget is shortened by whole turns from its end, never inside one: a picture's
+    placeholders cannot be cut.
+    """
+
+    def __init__(self, processor: Any, layout: Layout, budget: Budget) -> None:
+        """Raises InputError where the processor cannot tell answers from questions."""
+        _require_answers_marked(processor)
+        self.layout = layout
+        self.budget = budget
+        self._processor = processor
+        self._control = _control_tokens(processor)
+        self._of_thread = threading.local()
+        self._copying = threading.Lock()
+
+    def encode(self, conversation: Conversation) -> Encoded:
+        """The sample, with -100 for labels outside the assistant's tokens.
+
+        Raises Unfit: a picture `missing` or `broken`; `unanswered`, where no token is to be learnt; `too_long`, where
+        even the first answer is beyond the budget; `control`, where a text holds a control token of the model, which
+        would be read as such; `refused`, by the processor or its template.
+        """
+        found = next((token for text in conversation.texts for token in self._control.findall(text)), None)
+        if found is not None:
+            raise Unfit("control", f"{conversation.name}: a text holds the control token {found!r}")
+        if not conversation.answers:
+            raise Unfit("unanswered", f"{conversation.name}: nobody answers in it")
+        seen = {picture: picture.read() for picture in conversation.pictures}
+        encoded = self._encoded(conversation, seen)
+        if not self.budget.holds(encoded.tokens, encoded.tiles):
+            encoded = self._shortened(conversation, seen, encoded)
+        if not encoded.label_tokens:
+            raise Unfit("unanswered", f"{conversation.name}: has no token to learn: its answers are empty")
+        return encoded
+
+    def _shortened(
+        self, conversation: Conversation, seen: Mapping[Picture, Sequence[np.ndarray]], whole: Encoded
+    ) -> Encoded:
+        """With as many of its answers as fit."""
+        tried: dict[int, Encoded] = {}
+
+        def is_over(answers: int) -> bool:
+            tried[answers] = self._encoded(conversation.until(answers), seen)
+            return not self.budget.holds(tried[answers].tokens, tried[answers].tiles)
+
+        fitting = bisect_right(range(1, conversation.answers), False, key=is_over)
+        if not fitting:
+            most = f"{self.budget.tokens} tokens" + (f" and {self.budget.tiles} tiles" if self.budget.tiles else "")
+            first = tried.get(1, whole)
+            raise Unfit(
+                "too_long",
+                f"{conversation.name}: up to its first answer it has {first.tokens} tokens and {first.tiles} tiles; "
+                f"{most} are allowed (max_tokens, max_pack_tiles); raise them, or take smaller or fewer pictures",
+            )
+        return replace(tried[fitting], shortened=True)
+
+    def _encoded(self, conversation: Conversation, seen: Mapping[Picture, Sequence[np.ndarray]]) -> Encoded:
+        shown = {picture: seen[picture] for picture in conversation.pictures}
+        messages = conversation.messages(shown, videos=self.layout.videos)
+        arguments = {"do_sample_frames": False} if self.layout.videos else {}
+        try:
+            given = self._mine().apply_chat_template(
+                messages,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                return_assistant_tokens_mask=True,
+                processor_kwargs=arguments,
+            )
+        except Exception as error:  # templates and processors raise whatever they like about one sample
+            raise Unfit("refused", f"{conversation.name}: {type(error).__name__}: {error}") from error
+        answers_T = given["assistant_masks"][0].bool()
+        labels_T = torch.where(answers_T, given["input_ids"][0], IGNORED)
+        labels_T[0] = IGNORED  # nothing stands before it that could tell it; in a pack, another sample would
+        inputs = {name: value for name, value in given.items() if name not in _MASKS}
+        return Encoded(inputs, labels_T, count_tiles(inputs, self.layout.tiles))
+
+    def _mine(self) -> Any:
+        if not hasattr(self._of_thread, "processor"):
+            with self._copying:
+                self._of_thread.processor = copy.deepcopy(self._processor)
+        return self._of_thread.processor
+
+
+def _require_answers_marked(processor: Any) -> None:
+    template = processor.chat_template
+    template = template.get("default") if isinstance(template, dict) else template
+    name = type(processor).__name__
+    if template is None:
+        raise InputError(f"{name}: has no chat template; name a file with one: `template`")
+    if not _GENERATION.search(template):
+        raise InputError(
+            f"{name}: its chat template does not mark answers, so nothing says what is to be learnt; write "
+            "{% generation %} and {% endgeneration %} around what the assistant says, in the file of `template`"
+        )
+    if not processor.tokenizer.is_fast:
+        raise InputError(
+            f"{name}: its tokenizer {type(processor.tokenizer).__name__} does not say where a token stands in the text;"
+            " take a tokenizer.json"
+        )
+
+
+def _control_tokens(processor: Any) -> re.Pattern[str]:
+    """What finds tokens that mean something to the model in a text, where nobody should write them."""
+    tokens = {token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
+    tokens |= {str(getattr(processor, name)) for name in ("image_token", "video_token") if getattr(processor, name, "")}
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or r"(?!)")
