@@ -25,8 +25,8 @@ from training.batches import ahead
 from training.generative.collation import Collated, Encoded, packed, padded
 from training.generative.conversations import Unfit
 from training.generative.encoding import Encoder
-from training.generative.packing import dealt, fullest
 from training.generative.mixture import Drawn, Source, drawn
+from training.generative.packing import dealt, fullest
 from training.stalls import Stalls
 
 _PACKS, _SAMPLES = 16, 64  # of a window, at least: fewer packs are not filled as well, fewer samples differ in length

@@ -5,6 +5,7 @@ Shapes: T tokens of a sample, B rows, L tokens of a row, R rows of positions (1,
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,25 +15,33 @@ IGNORED = -100
 _BY_TOKEN = frozenset({"input_ids", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"})
 
 
+Stacked = Literal["all", "rows", "tiles"]
+"""What the first axis of a family's picture tensors counts, and so how those of several samples are joined.
+
+    all     the pictures, tiles or patches of all rows [n, …], one after the other
+    rows    the rows of a batch [B, n, …]; those of one pack go into one row, short rows are filled with zeros
+    tiles   pictures, each with its tiles [n, t, …], of which the model sees t alone: all go into one [1, Σt, …]
+"""
+
+
 @dataclass(frozen=True)
 class Layout:
-    """What a family's processor gives for one sample, and how samples become a batch of its model.
+    """What samples of a family are like, and how they become a batch of its model.
 
-    `by_token` names inputs [1, T, …], `by_row` those with a row of pictures per sample [1, N, …], `flattened` those of
-    which the model sees the first two axes as one [n, N, …]; of all others [n, …] the first axis goes on. Axes that
-    differ otherwise are filled with zeros. `tiles` names the inputs that are counted against the budget of tiles.
-    `positions` gives R rows of positions [R, T] of one sample; without it they count from 0. `videos`: the processor
-    takes videos; else they are shown as pictures.
+    `count_tiles` says how many pictures or tiles what the processor made of a sample holds; `positions` gives R rows
+    of positions [R, T] of one sample (without it they count from 0), `by_token` names inputs [1, T, …] that go along
+    with its tokens. `videos`: the processor takes videos, else they are shown as pictures; `call` is what else the
+    processor is called with.
     """
 
+    count_tiles: Callable[[Mapping[str, Tensor]], int]
     packs: bool = True
     pad_id: int = 0
-    by_token: frozenset[str] = _BY_TOKEN
-    by_row: frozenset[str] = frozenset()
-    flattened: frozenset[str] = frozenset()
-    tiles: tuple[str, ...] = ("pixel_values", "pixel_values_videos")
+    stacked: Stacked = "all"
     positions: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     videos: bool = False
+    call: Mapping[str, Any] = field(default_factory=dict)
+    by_token: frozenset[str] = _BY_TOKEN
 
 
 @dataclass(frozen=True)
@@ -68,23 +77,7 @@ class Collated:
 
     inputs: dict[str, Tensor]
     labels_BL: Tensor
-    tokens: int = field(default=0)
-
-
-def count_tiles(inputs: Mapping[str, Tensor], names: Sequence[str]) -> int:
-    """Pictures or tiles: leading axes of […, channels, height, width]; of grids [n, (time, height, width)] the times.
-
-    Patches [n, numbers] count one each.
-    """
-    counted = 0
-    for name in names:
-        if name in inputs:
-            value = inputs[name]
-            if name.endswith("grid_thw"):
-                counted += int(value[:, 0].sum())
-            else:
-                counted += value.shape[:-3].numel() if value.ndim > 3 else len(value)
-    return counted
+    tokens: int
 
 
 def packed(rows: Sequence[Sequence[Encoded]], length: int, layout: Layout) -> Collated:
@@ -131,18 +124,18 @@ def _names(rows: Sequence[Sequence[Encoded]], layout: Layout, *, by_token: bool)
 
 
 def _pictures(rows: Sequence[Sequence[Encoded]], layout: Layout) -> dict[str, Tensor]:
-    """All inputs that are not counted by token, in the order of the samples."""
+    """All inputs that do not go along with tokens, in the order of the samples."""
     joined = {}
     for name in _names(rows, layout, by_token=False):
         of_rows = [[one.inputs[name] for one in row if name in one.inputs] for row in rows]
-        if name in layout.by_row:
-            some = next(value for row in of_rows for value in row)
-            nothing = some.new_zeros(1, 0, *some.shape[2:])
+        every = [value for row in of_rows for value in row]
+        if layout.stacked == "rows":
+            nothing = every[0].new_zeros(1, 0, *every[0].shape[2:])
             joined[name] = _joined([_joined(row, 1) if row else nothing for row in of_rows], 0)
-        elif name in layout.flattened:
-            joined[name] = _joined([value.flatten(0, 1)[None] for row in of_rows for value in row], 1)
+        elif layout.stacked == "tiles":
+            joined[name] = _joined([value.flatten(0, 1)[None] for value in every], 1)
         else:
-            joined[name] = _joined([value for row in of_rows for value in row], 0)
+            joined[name] = _joined(every, 0)
     return joined
 
 

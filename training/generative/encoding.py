@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from schemas.errors import InputError
-from training.generative.collation import IGNORED, Encoded, Layout, count_tiles
+from training.generative.collation import IGNORED, Encoded, Layout
 from training.generative.conversations import Conversation, Picture, Unfit
 from training.generative.packing import Budget
 
@@ -52,7 +52,7 @@ class Encoder:
             raise Unfit("control", f"{conversation.name}: a text holds the control token {found!r}")
         if not conversation.answers:
             raise Unfit("unanswered", f"{conversation.name}: nobody answers in it")
-        seen = {picture: picture.read() for picture in conversation.pictures}
+        seen = {picture: picture.read() for picture in dict.fromkeys(conversation.pictures)}
         encoded = self._encoded(conversation, seen)
         if not self.budget.holds(encoded.tokens, encoded.tiles):
             encoded = self._shortened(conversation, seen, encoded)
@@ -84,7 +84,7 @@ class Encoder:
     def _encoded(self, conversation: Conversation, seen: Mapping[Picture, Sequence[np.ndarray]]) -> Encoded:
         shown = {picture: seen[picture] for picture in conversation.pictures}
         messages = conversation.messages(shown, videos=self.layout.videos)
-        arguments = {"do_sample_frames": False} if self.layout.videos else {}
+        arguments = dict(self.layout.call) | ({"do_sample_frames": False} if self.layout.videos else {})
         try:
             given = self._mine().apply_chat_template(
                 messages,
@@ -100,7 +100,7 @@ class Encoder:
         labels_T = torch.where(answers_T, given["input_ids"][0], IGNORED)
         labels_T[0] = IGNORED  # nothing stands before it that could tell it; in a pack, another sample would
         inputs = {name: value for name, value in given.items() if name not in _MASKS}
-        return Encoded(inputs, labels_T, count_tiles(inputs, self.layout.tiles))
+        return Encoded(inputs, labels_T, self.layout.count_tiles(inputs))
 
     def _mine(self) -> Any:
         if not hasattr(self._of_thread, "processor"):

@@ -68,13 +68,16 @@ def fullest(tokens: Sequence[int], tiles: Sequence[int], budget: Budget, rows: i
 def dealt(tokens: Sequence[int], ranks: int, parts: int) -> list[list[list[int]]]:
     """Rows for each rank and, of it, each part: equally many, of nearly equal tokens, similar ones in one part.
 
-    Longest first, back and forth among the ranks.
+    Longest first, one for each rank in every round, where who has the fewest tokens takes the longest.
     """
     order = np.argsort(-np.asarray(tokens, np.int64), kind="stable").tolist()
-    share = len(order) // ranks
     mine: list[list[int]] = [[] for _ in range(ranks)]
-    for place, row in enumerate(order):
-        turn, at = divmod(place, ranks)
-        mine[at if turn % 2 == 0 else ranks - 1 - at].append(row)
+    loads = [0] * ranks
+    for first in range(0, len(order), ranks):
+        poorest = sorted(range(ranks), key=lambda rank: (loads[rank], rank))
+        for rank, row in zip(poorest, order[first : first + ranks], strict=True):
+            mine[rank].append(row)
+            loads[rank] += tokens[row]
+    share = len(order) // ranks
     size = share // parts
     return [[of_rank[first : first + size] for first in range(0, share, size)] for of_rank in mine]
