@@ -1,6 +1,7 @@
 """Labels are the assistant's tokens, exactly; what cannot be learnt from is told, never cut inside a picture."""
 
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -124,12 +125,17 @@ def test_a_template_that_does_not_mark_answers_is_refused() -> None:
         Encoder(llava_processor(None), llava_layout(), Budget(2048))
 
 
-def test_threads_encode_as_one_does() -> None:
+def test_threads_encode_as_one_does_however_often_they_take_turns() -> None:
     made = encoder()
-    dialogues = [talk((shown(n), "x" * n), "y" * (n % 7 + 1)) for n in range(40)]
+    dialogues = [talk((shown(n % 5), "x" * (n % 50)), "y" * (n % 7 + 1)) for n in range(300)]
     alone = [made.encode(one) for one in dialogues]
-    with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(made.encode, dialogues))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            together = list(threads.map(made.encode, dialogues))
+    finally:
+        sys.setswitchinterval(before)
     for one, other in zip(alone, together, strict=True):
         assert torch.equal(one.labels_T, other.labels_T)
         assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)

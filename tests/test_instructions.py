@@ -220,6 +220,12 @@ def test_a_wrong_entry_is_told_by_its_number(tmp_path: Path, entry: Any, sentenc
         Instructions(path, tmp_path)
 
 
+def test_how_many_entries_are_wrong_is_told_with_the_first(tmp_path: Path) -> None:
+    wrong = LLAVA | {"image": ["a.png", "b.png"]}
+    with pytest.raises(InputError, match=r"entry 2: its turns .*\(2 other entries are wrong, too\)$"):
+        Instructions(written(tmp_path, [LLAVA, wrong, LLAVA, wrong, wrong]), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

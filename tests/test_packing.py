@@ -1,4 +1,4 @@
-"""Samples in one row stay apart: each token's loss is that of the sample alone; rows are full, ranks alike in tokens."""
+"""Samples in one row stay apart: each token has the loss of its sample alone; rows are full, ranks alike in tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -110,7 +110,7 @@ def samples(which: str) -> tuple[Any, Layout, list[Encoded]]:
     video = Picture("v", lambda: [np.full((32, 48, 3), 40 * n, np.uint8) for n in range(4)], video=True)
     talks = [
         talk((shown(1, 40, 32), "What is it?"), "A cat.", "Sure?", "Yes, quite."), talk("Two and two?", "Four."),
-        talk((shown(2, 64, 32), " or ", shown(3, 32, 48), "?"), "Neither."), talk((video, "Then?"), "It dawns, slowly."),
+        talk((shown(2, 64, 32), " or ", shown(3, 32, 48), "?"), "Neither."), talk((video, "Then?"), "It dawns."),
         talk((shown(4, 33, 57), "x"), "y"),
     ]  # fmt: skip
     encoder = Encoder(processor(), layout(), Budget(2048))

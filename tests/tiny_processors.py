@@ -1,4 +1,4 @@
-"""Tiny LLaVA and Qwen2-VL for tests of what they are fed: a token is a byte, a control token, or a part of a picture."""
+"""Tiny LLaVA and Qwen2-VL for tests of what they are fed; a token is a byte, a control token or part of a picture."""
 
 import functools
 from collections.abc import Mapping

@@ -32,7 +32,7 @@ class Encoder:
 
     def __init__(self, processor: Any, layout: Layout, budget: Budget) -> None:
         """Raises InputError where the processor cannot tell answers from questions."""
-        _require_answers_marked(processor)
+        self._template = _template_of(processor)
         self.layout = layout
         self.budget = budget
         self._processor = processor
@@ -105,11 +105,16 @@ class Encoder:
     def _mine(self) -> Any:
         if not hasattr(self._of_thread, "processor"):
             with self._copying:
-                self._of_thread.processor = copy.deepcopy(self._processor)
+                mine = copy.deepcopy(self._processor)
+            # transformers compiles a template once for all threads, and that one object notes where answers stand:
+            # two threads at once lose each other's answers. A comment makes it another template, with the same text.
+            mine.chat_template = f"{{# {threading.get_ident()} #}}\n{self._template}"
+            self._of_thread.processor = mine
         return self._of_thread.processor
 
 
-def _require_answers_marked(processor: Any) -> None:
+def _template_of(processor: Any) -> str:
+    """The chat template, which must mark answers. Raises InputError."""
     template = processor.chat_template
     template = template.get("default") if isinstance(template, dict) else template
     name = type(processor).__name__
@@ -125,6 +130,7 @@ def _require_answers_marked(processor: Any) -> None:
             f"{name}: its tokenizer {type(processor.tokenizer).__name__} does not say where a token stands in the text;"
             " take a tokenizer.json"
         )
+    return str(template)
 
 
 def _control_tokens(processor: Any) -> re.Pattern[str]:

@@ -9,7 +9,7 @@ A JSON array of such entries, or JSON after JSON (JSONL).
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,17 +50,17 @@ class Instructions:
         self.file = file
         self._text = _text_of(file)
         self._spans = _spans(self._text, file)
-        wanted = {one.name for number in range(self.rows) for one in _named(self._said(number))}
-        in_set = None
-        if curated_set is not None:
-            in_set = places_in_set(curated_set, {name for name in wanted if in_set_by(name)})
         if images is not None and not images.is_dir():
             raise InputError(
                 f"instructions {file}: there is no folder {images}; say in `images` where the pictures lie"
             )
+        named: set[str] = set()
+        self._look_at_all(lambda number: named.update(one.name for one in _named(self._said(number))))
+        in_set = None
+        if curated_set is not None:
+            in_set = places_in_set(curated_set, {name for name in named if in_set_by(name)})
         self._pictures = Pictures(images, in_set, frames)
-        for number in range(self.rows):
-            self.conversation(number)
+        self._look_at_all(self.conversation)
 
     @property
     def rows(self) -> int:
@@ -74,6 +74,18 @@ class Instructions:
         except ValueError as error:
             raise self._wrong(number, str(error)) from error
         return Conversation(f"{self.file} entry {number + 1}", turns)
+
+    def _look_at_all(self, look: Callable[[int], object]) -> None:
+        """Raise InputError with what is wrong with the first entry that is, and how many others are."""
+        wrong = []
+        for number in range(self.rows):
+            try:
+                look(number)
+            except InputError as error:
+                wrong.append(error)
+        if wrong:
+            others = f" ({len(wrong) - 1:,} other entries are wrong, too)" if len(wrong) > 1 else ""
+            raise InputError(f"{wrong[0]}{others}") from wrong[0]
 
     def _content(self, one: str | Named) -> Content:
         return one if isinstance(one, str) else self._pictures.of(one.name, video=one.video)
