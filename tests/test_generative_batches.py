@@ -1,4 +1,4 @@
-"""Batches of conversations: the same for any threads and ranks, resumed in the middle of a window, loud about faults."""
+"""Batches of conversations: the same for any threads and ranks, resumed within a window, loud about faults."""
 
 import itertools
 import json
@@ -105,7 +105,7 @@ def _same_part(a: Any, b: Any) -> bool:
 
 @pytest.mark.parametrize("pack", [False, True])
 def test_an_epoch_has_every_sample_once_and_what_is_at_fault_is_counted(data: list[dict[str, Any]], pack: bool) -> None:
-    found = taken(data, 40, pack=pack)
+    found = taken(data, 50, pack=pack)
     seen = Counter(answers(found))
     end = found[-1].position
     rows, conversations = end[0] // 100, end[1] // 40
