@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import socket
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -213,40 +210,6 @@ def test_ranks_have_nearly_equal_tokens(data: list[dict[str, Any]]) -> None:
         tokens = [sum(part.tokens for part in batch.parts) for batch in (first, second)]
         assert sum(tokens) == first.tokens
         assert max(tokens) / min(tokens) < 1.1
-
-
-RANK = """
-import json, sys
-import torch.distributed as dist
-from test_generative_batches import answers, taken
-rank, port, data = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-found = taken(data, 3, rank=rank, ranks=2, pack=True)
-print(json.dumps([[answers([one]), one.position, one.label_tokens, one.stalls.agree_s > 0] for one in found]))
-dist.barrier()
-dist.destroy_process_group()
-"""
-
-
-def test_two_processes_share_the_samples_of_one(data: list[dict[str, Any]]) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    code = f"import sys; sys.path[:0] = {folders!r}\n{RANK}"
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(rank), port, json.dumps(data)], stdout=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    told = [json.loads(one.communicate(timeout=120)[0].splitlines()[-1]) for one in started]
-    whole = taken(data, 3, pack=True)
-    for number, batch in enumerate(whole):
-        first, second = told[0][number], told[1][number]
-        assert sorted(first[0] + second[0]) == sorted(answers([batch]))
-        assert first[1:3] == second[1:3] == [list(batch.position), batch.label_tokens]
-    assert any(one[3] for one in told[0])
 
 
 def test_a_fault_that_is_refused_stops_with_its_sentence(data: list[dict[str, Any]]) -> None:
