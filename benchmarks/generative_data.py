@@ -26,7 +26,7 @@ from training.generative.batches import batches
 from training.generative.collation import Collated, Encoded, Layout
 from training.generative.conversations import Conversation
 from training.generative.encoding import Encoder
-from training.generative.loss import answer_loss, hidden_states
+from training.generative.loss import answer_loss
 from training.generative.mixture import open_sources
 from training.generative.packing import Budget
 
@@ -98,7 +98,8 @@ def _their_loss(model: Any, collated: Collated) -> Any:
 
 def _our_loss(model: Any, collated: Collated) -> Any:
     labels = int((collated.labels_BL != -100).sum())
-    return answer_loss(hidden_states(model, collated.inputs), collated.labels_BL, model.get_output_embeddings(), labels)
+    hidden_BLD = model.model(**collated.inputs, use_cache=False).last_hidden_state
+    return answer_loss(hidden_BLD, collated.labels_BL, model.get_output_embeddings(), labels)
 
 
 def _theirs(file: Path, processor: Any) -> Iterator[tuple[Collated, int]]:

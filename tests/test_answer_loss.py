@@ -6,13 +6,23 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_processors import llava, llava_layout, llava_processor, qwen, qwen_layout, qwen_processor, shown, talk
+from tiny_processors import (
+    hidden_states,
+    llava,
+    llava_layout,
+    llava_processor,
+    qwen,
+    qwen_layout,
+    qwen_processor,
+    shown,
+    talk,
+)
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from training.generative.collation import Collated, Encoded, Layout, packed, padded
 from training.generative.encoding import Encoder
-from training.generative.loss import answer_loss, hidden_states
+from training.generative.loss import answer_loss
 from training.generative.packing import Budget
 from training.ranks import Ranks
 

@@ -11,6 +11,7 @@ import torch
 from tiny_processors import llava_layout, llava_processor, qwen_layout, qwen_processor, shown, talk, tokenizer
 
 from schemas.errors import InputError
+from training.generative.collation import padded
 from training.generative.conversations import Conversation, Picture, Unfit, captioned
 from training.generative.encoding import Encoder
 from training.generative.packing import Budget
@@ -52,6 +53,30 @@ def test_pictures_of_native_size_shift_the_mask_as_far_as_they_are_long() -> Non
     for encoded in (small, large):
         ids = encoded.inputs["input_ids"][0]
         assert tokenizer().decode(ids[encoded.labels_T != -100]) == "yes<|im_end|>"
+
+
+def test_a_decoder_of_its_own_says_the_last_answer_to_all_that_came_before() -> None:
+    template = llava_processor().chat_template + "{%- if add_generation_prompt -%}>{%- endif -%}"
+    made = Encoder(llava_processor(template), llava_layout(packs=False, decoder_start_id=7), Budget(2048))
+    encoded = made.encode(DIALOGUE)
+    answer = [*tokenizer()("Dög", add_special_tokens=False)["input_ids"], tokenizer().eos_token_id]
+    assert encoded.inputs["decoder_input_ids"].tolist() == [[7, *answer]]
+    assert encoded.labels_T.tolist() == [-100, *answer]
+    assert tokenizer().decode(encoded.inputs["input_ids"][0]).endswith(" now<|im_end|>\n>")
+    assert (encoded.tiles, encoded.label_tokens) == (2, len(answer))
+    short = made.encode(talk((shown(1), "x"), "y"))
+    both = padded([encoded, short], made.layout)
+    assert both.inputs["decoder_input_ids"].shape == both.labels_BL.shape == (2, len(answer) + 1)
+    assert both.labels_BL[1].tolist() == [*short.labels_T.tolist(), -100, -100, -100]
+    assert both.inputs["input_ids"].shape == both.inputs["attention_mask"].shape == (2, encoded.tokens)
+
+
+def test_a_model_that_reads_no_text_alone_is_shown_none() -> None:
+    made = encoder(needs_pictures=True)
+    assert made.encode(DIALOGUE).tiles == 2
+    with pytest.raises(Unfit, match="talk: shows no picture, and the model reads no text alone") as raised:
+        made.encode(talk("What?", "x"))
+    assert raised.value.fault == "no_picture"
 
 
 def test_a_video_is_shown_as_such_or_as_its_frames() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_processors import (
     SIDE_PX,
+    hidden_states,
     llava,
     llava_layout,
     llava_processor,
@@ -26,7 +27,6 @@ from torch.nn import functional
 from training.generative.collation import Collated, Encoded, Layout, packed, padded
 from training.generative.conversations import Picture
 from training.generative.encoding import Encoder
-from training.generative.loss import hidden_states
 from training.generative.packing import Budget, best_fit, dealt, fullest
 
 pytestmark = pytest.mark.usefixtures("one_thread")

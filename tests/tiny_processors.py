@@ -108,6 +108,11 @@ def mrope(inputs: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([torch.arange(three_31T.shape[2])[None], three_31T[:, 0]])
 
 
+def hidden_states(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Last hidden states BLD below the head."""
+    return model.model(**inputs, use_cache=False).last_hidden_state
+
+
 def llava_layout(**changes: Any) -> Layout:
     return Layout(lambda inputs: len(inputs.get("pixel_values", ())), pad_id=tokenizer().pad_token_id, **changes)
 

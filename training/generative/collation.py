@@ -31,7 +31,8 @@ class Layout:
     `count_tiles` says how many pictures or tiles what the processor made of a sample holds; `positions` gives R rows
     of positions [R, T] of one sample (without it they count from 0), `by_token` names inputs [1, T, …] that go along
     with its tokens. `videos`: the processor takes videos, else they are shown as pictures; `call` is what else the
-    processor is called with.
+    processor is called with. `needs_pictures`: the model reads no text alone. `decoder_start_id`: answers go to a
+    decoder of their own (T5's), which begins with that token.
     """
 
     count_tiles: Callable[[Mapping[str, Tensor]], int]
@@ -41,6 +42,8 @@ class Layout:
     positions: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     videos: bool = False
     call: Mapping[str, Any] = field(default_factory=dict)
+    needs_pictures: bool = False
+    decoder_start_id: int | None = None
     by_token: frozenset[str] = _BY_TOKEN
 
 
@@ -58,8 +61,8 @@ class Encoded:
 
     @property
     def tokens(self) -> int:
-        """Its length."""
-        return len(self.labels_T)
+        """Its length, without an answer that a decoder of its own gives."""
+        return int(self.inputs["input_ids"].shape[1])
 
     @property
     def label_tokens(self) -> int:
@@ -96,7 +99,7 @@ def padded(samples: Sequence[Encoded], layout: Layout) -> Collated:
     inputs = _by_token(rows, length, layout) | _pictures(rows, layout)
     tokens_B1 = torch.tensor([[sample.tokens] for sample in samples])
     inputs["attention_mask"] = (torch.arange(length)[None] < tokens_B1).long()
-    return Collated(inputs, _labels(rows, length), int(tokens_B1.sum()))
+    return Collated(inputs, _labels(rows, max(len(one.labels_T) for one in samples)), int(tokens_B1.sum()))
 
 
 def _by_token(rows: Sequence[Sequence[Encoded]], length: int, layout: Layout) -> dict[str, Tensor]:

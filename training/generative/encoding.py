@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from schemas.errors import InputError
 from training.generative.collation import IGNORED, Encoded, Layout
@@ -45,8 +46,10 @@ class Encoder:
 
         Raises Unfit: a picture `missing` or `broken`; `unanswered`, where no token is to be learnt; `too_long`, where
         even the first answer is beyond the budget; `control`, where a text holds a control token of the model, which
-        would be read as such; `refused`, by the processor or its template.
+        would be read as such; `no_picture`, where the model needs one; `refused`, by the processor or its template.
         """
+        if self.layout.needs_pictures and not conversation.pictures:
+            raise Unfit("no_picture", f"{conversation.name}: shows no picture, and the model reads no text alone")
         found = next((token for text in conversation.texts for token in self._control.findall(text)), None)
         if found is not None:
             raise Unfit("control", f"{conversation.name}: a text holds the control token {found!r}")
@@ -82,25 +85,38 @@ class Encoder:
         return replace(tried[fitting], shortened=True)
 
     def _encoded(self, conversation: Conversation, seen: Mapping[Picture, Sequence[np.ndarray]]) -> Encoded:
-        shown = {picture: seen[picture] for picture in conversation.pictures}
-        messages = conversation.messages(shown, videos=self.layout.videos)
-        arguments = dict(self.layout.call) | ({"do_sample_frames": False} if self.layout.videos else {})
+        asked_and_answered = conversation.until(conversation.answers)
+        messages = asked_and_answered.messages(seen, videos=self.layout.videos)
         try:
-            given = self._mine().apply_chat_template(
-                messages,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                return_assistant_tokens_mask=True,
-                processor_kwargs=arguments,
-            )
+            given = self._given(messages, return_assistant_tokens_mask=True)
+            if self.layout.decoder_start_id is not None:
+                asked = self._given(messages[:-1], add_generation_prompt=True)
+                return self._answered_apart(asked, given, self.layout.decoder_start_id)
         except Exception as error:  # templates and processors raise whatever they like about one sample
             raise Unfit("refused", f"{conversation.name}: {type(error).__name__}: {error}") from error
         answers_T = given["assistant_masks"][0].bool()
         labels_T = torch.where(answers_T, given["input_ids"][0], IGNORED)
         labels_T[0] = IGNORED  # nothing stands before it that could tell it; in a pack, another sample would
+        return self._sample(given, labels_T)
+
+    def _answered_apart(self, asked: Any, given: Any, start: int) -> Encoded:
+        """The last answer as what a decoder of its own says to all that came before it."""
+        ids_T, answers_T = given["input_ids"][0], given["assistant_masks"][0].bool()
+        begins = torch.nonzero(answers_T[1:] & ~answers_T[:-1])[-1].item() + 1
+        answer_N = ids_T[begins:][answers_T[begins:]]
+        asked["decoder_input_ids"] = torch.cat([ids_T.new_tensor([start]), answer_N])[None]
+        return self._sample(asked, torch.cat([ids_T.new_tensor([IGNORED]), answer_N]))
+
+    def _sample(self, given: Any, labels_T: Tensor) -> Encoded:
         inputs = {name: value for name, value in given.items() if name not in _MASKS}
         return Encoded(inputs, labels_T, self.layout.count_tiles(inputs))
+
+    def _given(self, messages: list[dict[str, Any]], **how: Any) -> Any:
+        """What the processor makes of messages."""
+        arguments = dict(self.layout.call) | ({"do_sample_frames": False} if self.layout.videos else {})
+        return self._mine().apply_chat_template(
+            messages, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs=arguments, **how
+        )
 
     def _mine(self) -> Any:
         if not hasattr(self._of_thread, "processor"):

@@ -3,8 +3,7 @@
 Shapes: B rows, L tokens, D numbers of a hidden state, N labelled tokens, C of a chunk, V tokens of the vocabulary.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -31,7 +30,8 @@ def answer_loss(
 
     Parts are summed, and across ranks this is one rank's share, whose mean over the ranks is the loss: as DDP and FSDP
     take the mean of gradients, each answer's token weighs the same wherever it lies. Logits are float32; at most
-    `chunk_rows` × V of them exist, and they are computed again in the backward pass.
+    `chunk_rows` × V of them exist, and they are computed again in the backward pass. Call the model below its head for
+    the hidden states, with use_cache=False: a cache joins samples that are packed apart.
     """
     hidden_ND, labels_N = labelled(hidden_BLD, labels_BL)
     total = hidden_BLD.sum() * 0.0 if not len(labels_N) else hidden_BLD.new_zeros((), dtype=torch.float32)
@@ -46,13 +46,6 @@ def labelled(hidden_BLD: Tensor, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
     next_BL = labels_BL[:, 1:]
     told_BL = next_BL != IGNORED
     return hidden_BLD[:, :-1][told_BL], next_BL[told_BL]
-
-
-def hidden_states(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Last hidden states BLD of the model below its head; without a cache, which would join what is packed apart."""
-    below = getattr(model, model.base_model_prefix)
-    hidden_BLD: Tensor = below(**inputs, use_cache=False).last_hidden_state
-    return hidden_BLD
 
 
 def _summed(hidden_CD: Tensor, labels_C: Tensor, head: Head) -> Tensor:
