@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def batches(
         rows = _drawn(sets, spec, position, cache, reader)
         made = _Maker(rows, spec.batch_size, rank, ranks, united, Tokens(tokenize), squares, ahead, pinned)
         try:
-            yield _ahead(made.batches(), maker)
+            yield ahead(made.batches(), maker, BATCHES_AHEAD)
         finally:
             if united is not None:
                 united.close()
@@ -247,9 +247,17 @@ def _drawn(
         yield Drawn(row, caption, tuple(seen))
 
 
-def _ahead(items: Iterator[Batch], maker: Executor) -> Iterator[Batch]:
-    """The batches in order, some of them made ahead in one thread; what making them raises is raised here."""
-    flights = deque(maker.submit(next, items) for _ in range(BATCHES_AHEAD))
+class _Timed(Protocol):
+    @property
+    def stalls(self) -> Stalls: ...
+
+
+Made = TypeVar("Made", bound=_Timed)
+
+
+def ahead(items: Iterator[Made], maker: Executor, count: int) -> Iterator[Made]:
+    """The batches in order, `count` of them made ahead in one thread; what making them raises is raised here."""
+    flights = deque(maker.submit(next, items) for _ in range(count))
     while True:
         flight = flights.popleft()
         waited = Stalls()
