@@ -137,7 +137,7 @@ def test_what_a_processor_refuses_is_told_of_the_sample() -> None:
     template = llava_processor().chat_template.replace("<image>", "")
     with pytest.raises(Unfit, match=r"^talk: \w+Error: ") as raised:
         Encoder(llava_processor(template), llava_layout(), Budget(2048)).encode(DIALOGUE)
-    assert raised.value.fault == "refused"
+    assert raised.value.fault == "rejected"
 
 
 def test_a_template_that_does_not_mark_answers_is_refused() -> None:

@@ -18,6 +18,7 @@ from schemas.errors import InputError, RunError
 from schemas.generative import Stage
 from training.agreement import Agreement
 from training.generative import batches as batches_file
+from training.generative import measuring
 from training.generative.batches import GenerativeBatch, batches
 from training.generative.encoding import Encoder
 from training.generative.mixture import open_sources
@@ -131,7 +132,7 @@ def test_threads_never_change_what_comes_out(
 ) -> None:
     found = taken(data, 20, workers=1, **changes)
     assert same(taken(data, 20, workers=5, **changes), found)
-    monkeypatch.setattr(batches_file, "_AT_ONCE", 7)  # nor how many are drawn at once
+    monkeypatch.setattr(measuring, "_AT_ONCE", 7)  # nor how many are drawn at once
     assert same(taken(data, 20, workers=3, **changes), found)
     assert not same(taken(data, 20, seed=1, **changes), found)
 

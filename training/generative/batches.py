@@ -9,29 +9,25 @@ Whoever goes on from there makes the window again and leaves out what is done.
 """
 
 import contextlib
-import json
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 
-from schemas.errors import InputError, RunError
+from schemas.errors import InputError
 from schemas.generative import Stage
-from training.agreement import Agreement, agreement
+from training.agreement import agreement
 from training.batches import ahead
-from training.generative.collation import Collated, Encoded, packed, padded
-from training.generative.conversations import Unfit
+from training.generative.collation import Collated, packed, padded
 from training.generative.encoding import Encoder
-from training.generative.mixture import Drawn, Source, drawn
+from training.generative.measuring import Measuring, Member
+from training.generative.mixture import Source, drawn
 from training.generative.packing import dealt, fullest
 from training.stalls import Stalls
 
 _PACKS, _SAMPLES = 16, 64  # of a window, at least: fewer packs are not filled as well, fewer samples differ in length
-_AT_ONCE = 32  # conversations that are drawn and measured together
-_ALLOWED = 100  # samples left out for one reason, or one in ten of those seen, whichever is more
 
 
 @dataclass(frozen=True)
@@ -77,17 +73,9 @@ def batches(
         reader = stack.enter_context(ThreadPoolExecutor(1, "read"))
         maker = stack.enter_context(ThreadPoolExecutor(1, "batches"))
         *before, done = position or (*[0] * len(sources), 0)
-        made = _Maker(
-            drawn(sources, seed, before, reader),
-            stage,
-            encoder,
-            encoders,
-            frozenset(refused),
-            seed,
-            rank,
-            ranks,
-            united,
-        )
+        conversations = drawn(sources, seed, before, reader)
+        measuring = Measuring(conversations, encoder, encoders, frozenset(refused), rank, ranks, united)
+        made = _Maker(measuring, stage, seed)
         try:
             yield ahead(made.batches(done), maker, made.batches_in_window)
         finally:
@@ -108,35 +96,13 @@ def _refuse_unfit(stage: Stage, encoder: Encoder, ranks: int) -> None:
 
 
 @dataclass
-class _Member:
-    """A conversation that was drawn, and what is known of it: its measures, or its fault."""
-
-    drawn: Drawn
-    tokens: int = 0
-    tiles: int = 0
-    label_tokens: int = 0
-    shortened: bool = False
-    fault: str = ""
-    sentence: str = ""
-    encoded: Encoded | None = None  # where this rank measured it
-
-
-@dataclass
 class _Maker:
-    """Draws and measures until a window is full, then packs it; conversations at fault are left out and counted."""
+    """Fills windows with what was measured, and makes their batches; conversations at fault are left out."""
 
-    conversations: Iterator[Drawn]
+    measuring: Measuring
     stage: Stage
-    encoder: Encoder
-    encoders: Executor
-    refused: frozenset[str]
     seed: int
-    rank: int
-    ranks: int
-    united: Agreement | None
-    waiting: deque[_Member] = field(default_factory=deque)
-    seen: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
+    waiting: deque[Member] = field(default_factory=deque)
 
     @property
     def batches_in_window(self) -> int:
@@ -165,27 +131,27 @@ class _Maker:
             stalls = Stalls()
 
     def _batch(
-        self, step: list[list[_Member]], position: tuple[int, ...], left_out: Counter[str], stalls: Stalls
+        self, step: list[list[Member]], position: tuple[int, ...], left_out: Counter[str], stalls: Stalls
     ) -> GenerativeBatch:
         """This rank's share of the rows of a step."""
-        shares = dealt([sum(one.tokens for one in row) for row in step], self.ranks, self.stage.accumulate)
+        shares = dealt([sum(one.tokens for one in row) for row in step], self.measuring.ranks, self.stage.accumulate)
         everybody = [one for row in step for one in row]
-        mine = [[step[row] for row in part] for part in shares[self.rank]]
+        mine = [[step[row] for row in part] for part in shares[self.measuring.rank]]
         with stalls.timed("decode_s"):
-            self._encode_again([one for part in mine for row in part for one in row if one.encoded is None])
+            self.measuring.encode_again([one for part in mine for row in part for one in row if one.encoded is None])
             parts = tuple(self._collated(part) for part in mine)
         for one in everybody:
             one.encoded = None
         labels, tokens = sum(one.label_tokens for one in everybody), sum(one.tokens for one in everybody)
         return GenerativeBatch(parts, position, labels, tokens, len(everybody), left_out, stalls)
 
-    def _collated(self, part: list[list[_Member]]) -> Collated:
+    def _collated(self, part: list[list[Member]]) -> Collated:
         rows = [[one.encoded for one in row if one.encoded is not None] for row in part]
         if self.stage.pack:
-            return packed(rows, self.encoder.budget.tokens, self.encoder.layout)
-        return padded([sample for [sample] in rows], self.encoder.layout)
+            return packed(rows, self.measuring.encoder.budget.tokens, self.measuring.encoder.layout)
+        return padded([sample for [sample] in rows], self.measuring.encoder.layout)
 
-    def _order(self, fit: list[_Member], rows: list[list[int]], start: Sequence[int]) -> list[list[int]]:
+    def _order(self, fit: list[Member], rows: list[list[int]], start: Sequence[int]) -> list[list[int]]:
         """The rows as the steps take them: packs shuffled; samples by batches of similar length, which are shuffled."""
         draw = np.random.default_rng([self.seed, *start])
         if self.stage.pack:
@@ -195,13 +161,13 @@ class _Maker:
         shuffled = draw.permutation(len(rows) // size).tolist()
         return [row for batch in shuffled for row in by_length[batch * size : (batch + 1) * size]]
 
-    def _filled(self, stalls: Stalls) -> tuple[list[_Member], list[list[int]]]:
+    def _filled(self, stalls: Stalls) -> tuple[list[Member], list[list[int]]]:
         """The members of the next window, at fault or not, and which of those that are fit share a row."""
         while True:
             fit = [one for one in self.waiting if not one.fault]
             rows = self._rows(fit)
             if rows is None:
-                self._draw(stalls)
+                self.waiting.extend(self.measuring.draw(stalls))
                 continue
             first_out = fit[sum(map(len, rows))]
             members = []
@@ -209,69 +175,10 @@ class _Maker:
                 members.append(self.waiting.popleft())
             return members, rows
 
-    def _rows(self, fit: list[_Member]) -> list[list[int]] | None:
+    def _rows(self, fit: list[Member]) -> list[list[int]] | None:
         """Rows of the window; None until more was drawn than it holds."""
         count = self.batches_in_window * self.stage.batch_size
         if self.stage.pack:
             sizes = [one.tokens for one in fit], [one.tiles for one in fit]
-            return fullest(*sizes, self.encoder.budget, count)
+            return fullest(*sizes, self.measuring.encoder.budget, count)
         return [[place] for place in range(count)] if len(fit) > count else None
-
-    def _draw(self, stalls: Stalls) -> None:
-        """Draw some more and measure them: each rank its share, or all where none can be asked."""
-        with stalls.timed("read_s"):
-            found = [_Member(one) for one in islice(self.conversations, _AT_ONCE * self.ranks)]
-        share = slice(self.rank * _AT_ONCE, (self.rank + 1) * _AT_ONCE) if self.united else slice(None)
-        places = range(len(found))[share]
-        with stalls.timed("decode_s"):
-            self._encode([found[place] for place in places])
-        if self.united is not None:
-            with stalls.timed("agree_s"):
-                for place, told in self.united.united({place: _told(found[place]) for place in places}).items():
-                    _note(found[place], told)
-        self.waiting.extend(found)
-        self.seen += len(found)
-        self.left_out.update(one.fault for one in found if one.fault)
-        self._require_mostly_fit(found)
-
-    def _encode(self, members: Sequence[_Member]) -> None:
-        for _ in self.encoders.map(self._encode_one, members):
-            pass
-
-    def _encode_again(self, members: Sequence[_Member]) -> None:
-        """Encode what another rank has measured, which may have been able to read what this one cannot."""
-        self._encode(members)
-        for one in members:
-            if one.fault:
-                raise RunError(f"rank {self.rank} cannot encode what another rank could: {one.sentence}")
-
-    def _encode_one(self, member: _Member) -> None:
-        try:
-            sample = self.encoder.encode(member.drawn.conversation)
-        except Unfit as error:
-            member.fault, member.sentence = error.fault, str(error)
-            return
-        member.encoded = sample
-        member.tokens, member.tiles, member.label_tokens = sample.tokens, sample.tiles, sample.label_tokens
-        member.shortened = sample.shortened
-
-    def _require_mostly_fit(self, found: Sequence[_Member]) -> None:
-        for one in found:
-            if one.fault in self.refused:
-                raise RunError(f"{one.fault}: {one.sentence}")
-            count = self.left_out[one.fault] if one.fault else 0
-            if count > max(_ALLOWED, self.seen // 10):
-                raise RunError(
-                    f"{count:,} of {self.seen:,} samples cannot be learnt from ({one.fault}), such as {one.sentence}"
-                )
-
-
-def _told(member: _Member) -> str:
-    """What other ranks need to know of a member."""
-    measures = [member.tokens, member.tiles, member.label_tokens, member.shortened]
-    return json.dumps([*measures, member.fault, member.sentence])
-
-
-def _note(member: _Member, told: str) -> None:
-    measures = json.loads(told)
-    member.tokens, member.tiles, member.label_tokens, member.shortened, member.fault, member.sentence = measures

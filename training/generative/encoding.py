@@ -46,7 +46,7 @@ class Encoder:
 
         Raises Unfit: a picture `missing` or `broken`; `unanswered`, where no token is to be learnt; `too_long`, where
         even the first answer is beyond the budget; `control`, where a text holds a control token of the model, which
-        would be read as such; `no_picture`, where the model needs one; `refused`, by the processor or its template.
+        would be read as such; `no_picture`, where the model needs one; `rejected`, by the processor or its template.
         """
         if self.layout.needs_pictures and not conversation.pictures:
             raise Unfit("no_picture", f"{conversation.name}: shows no picture, and the model reads no text alone")
@@ -93,7 +93,7 @@ class Encoder:
                 asked = self._given(messages[:-1], add_generation_prompt=True)
                 return self._answered_apart(asked, given, self.layout.decoder_start_id)
         except Exception as error:  # templates and processors raise whatever they like about one sample
-            raise Unfit("refused", f"{conversation.name}: {type(error).__name__}: {error}") from error
+            raise Unfit("rejected", f"{conversation.name}: {type(error).__name__}: {error}") from error
         answers_T = given["assistant_masks"][0].bool()
         labels_T = torch.where(answers_T, given["input_ids"][0], IGNORED)
         labels_T[0] = IGNORED  # nothing stands before it that could tell it; in a pack, another sample would
