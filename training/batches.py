@@ -52,6 +52,11 @@ class Batch:
     empty: int = 0
     stalls: Stalls = field(default_factory=Stalls)
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Rows left out on the way, by reason."""
+        return {"broken_pictures": self.broken, "empty_captions": self.empty}
+
 
 @contextlib.contextmanager
 def batches(

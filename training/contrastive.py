@@ -182,8 +182,7 @@ def _counts(spec: TrainingSpec, state: "State") -> dict[str, Any]:
         "first_loss": state.first_loss,
         "last_loss": state.last_loss,
         "skipped_steps": state.skipped,
-        "broken_pictures": state.broken,
-        "empty_captions": state.empty,
+        **{"broken_pictures": 0, "empty_captions": 0} | state.left_out,
     }
 
 
