@@ -85,18 +85,18 @@ def batches(
         at_least_px = _TWICE * side_px if spec.decode == "scaled" else None
         squares = stack.enter_context(decoders(spec.workers, side_px, at_least_px))
         reader = stack.enter_context(ThreadPoolExecutor(1, "read"))
-        ahead = stack.enter_context(ThreadPoolExecutor(1, "prepare"))
+        preparer = stack.enter_context(ThreadPoolExecutor(1, "prepare"))
         maker = stack.enter_context(ThreadPoolExecutor(1, "batches"))
         cache = Cache(int(spec.cache_gb * 1e9), 3 * side_px * side_px, squares)
         rows = _drawn(sets, spec, position, cache, reader)
-        made = _Maker(rows, spec.batch_size, rank, ranks, united, Tokens(tokenize), squares, ahead, pinned)
+        made = _Maker(rows, spec.batch_size, rank, ranks, united, Tokens(tokenize), squares, preparer, pinned)
         try:
             yield ahead(made.batches(), maker, BATCHES_AHEAD)
         finally:
             if united is not None:
                 united.close()
             maker.shutdown(cancel_futures=True)  # before the others, which it needs
-            ahead.shutdown(cancel_futures=True)
+            preparer.shutdown(cancel_futures=True)
             reader.shutdown(cancel_futures=True)
 
 
@@ -136,7 +136,7 @@ class _Maker:
     united: Agreement | None
     tokens: Tokens
     squares: Squares
-    ahead: Executor
+    preparer: Executor
     pinned: bool
     seen: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
@@ -188,7 +188,7 @@ class _Maker:
             self._prepare(drawn, ready, spent)
             return ready, spent
 
-        self.prepared = self.ahead.submit(prepare)
+        self.prepared = self.preparer.submit(prepare)
 
     def _share(self, count: int) -> slice:
         return slice(self.rank * count // self.ranks, (self.rank + 1) * count // self.ranks)

@@ -1,7 +1,7 @@
 """The training loop: forward, loss, backward, step; checkpoints and figures on the way. Every rank runs it."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -42,9 +42,8 @@ def optimizer_for(network: torch.nn.Module, spec: Course) -> torch.optim.Optimiz
 def optimizer_of(groups: Sequence[dict[str, Any]], spec: Course) -> torch.optim.Optimizer:
     """AdamW of these groups; one with a `scale` has that share of the rate."""
     optimizer = torch.optim.AdamW(groups, lr=spec.lr, betas=(0.9, spec.beta2), eps=1e-6, fused=True)
-    for parameter in (
-        p for group in groups for p in group["params"]
-    ):  # there from the beginning, so that a checkpoint has somewhere to be read into
+    # They are there from the beginning, so that a checkpoint has somewhere to be read into.
+    for parameter in (p for group in groups for p in group["params"]):
         moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
         optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
     return optimizer
@@ -151,9 +150,9 @@ def take_step(learner: Learner[Made], state: State, batch: Made, spec: Course, r
     loss, norm = learner.ranks.averaged(torch.stack([share, length]).double())
     sound = guard.finds_sound(loss, norm)
     state.step, state.position = state.step + 1, batch.position
-    state.left_out = {
-        n: state.left_out.get(n, 0) + batch.left_out.get(n, 0) for n in {**state.left_out, **batch.left_out}
-    }
+    counted = Counter(state.left_out)
+    counted.update(batch.left_out)
+    state.left_out = dict(counted)
     for group in state.optimizer.param_groups:
         group["lr"] = rate * group.get("scale", 1.0)  # of a part that learns more slowly than others
     state.optimizer.found_inf = 1 - sound.float()  # type: ignore[attr-defined]  # what GradScaler tells fused optimizers
