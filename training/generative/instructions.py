@@ -7,6 +7,7 @@
 A JSON array of such entries, or JSON after JSON (JSONL).
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +67,11 @@ class Instructions:
             except ValueError as error:
                 wrong.append(self._wrong(number, str(error)))
         _raise_first(wrong)
+
+    @property
+    def identity(self) -> str:
+        """What it holds, by its name and digest."""
+        return f"{self.file.name} {hashlib.sha256(self._text.encode()).hexdigest()}"
 
     @property
     def rows(self) -> int:
