@@ -283,6 +283,20 @@ def test_a_stage_names_sets_and_files(tmp_path: Path) -> None:
     assert (first.weight, list(first.prompts), second.weight) == (3, ["Describe the image."], 2)
 
 
+def test_what_a_source_holds_has_a_name_that_changes_with_it(tmp_path: Path) -> None:
+    curated = str(write_set(tmp_path / "set", range(20)))
+
+    def names(prompt: str, entries: Any) -> list[str]:
+        file = Entry(instructions=str(written(tmp_path, entries)), images=str(tmp_path))
+        return [source.identity for source in open_sources([Captions(set=curated, prompts=(prompt,)), file])]
+
+    first, other = names("a", [LLAVA]), names("b", [LLAVA, LLAVA])
+    assert first == names("a", [LLAVA])
+    assert first[0] != other[0]
+    assert first[1] != other[1]
+    assert first[0].startswith("set@v1 ")
+
+
 def test_prompts_that_are_none_are_told(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(InputError, match=r"empty\.txt: has none; write one a line"):

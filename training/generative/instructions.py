@@ -7,9 +7,10 @@
 A JSON array of such entries, or JSON after JSON (JSONL).
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,18 +50,28 @@ class Instructions:
         """Read the file and look at every entry once. Raises InputError."""
         self.file = file
         self._text = _text_of(file)
-        self._spans = _spans(self._text, file)
+        self._spans: list[tuple[int, int]] = []
         if images is not None and not images.is_dir():
             raise InputError(
                 f"instructions {file}: there is no folder {images}; say in `images` where the pictures lie"
             )
-        named: set[str] = set()
-        self._look_at_all(lambda number: named.update(one.name for one in _named(self._said(number))))
+        named = self._looked_through()
         in_set = None
         if curated_set is not None:
-            in_set = places_in_set(curated_set, {name for name in named if in_set_by(name)})
+            in_set = places_in_set(curated_set, {one.name for one in named if in_set_by(one.name)})
         self._pictures = Pictures(images, in_set, frames)
-        self._look_at_all(self.conversation)
+        wrong = []
+        for one, number in named.items():
+            try:
+                self._content(one)
+            except ValueError as error:
+                wrong.append(self._wrong(number, str(error)))
+        _raise_first(wrong)
+
+    @property
+    def identity(self) -> str:
+        """What it holds, by its name and digest."""
+        return f"{self.file.name} {hashlib.sha256(self._text.encode()).hexdigest()}"
 
     @property
     def rows(self) -> int:
@@ -68,34 +79,28 @@ class Instructions:
         return len(self._spans)
 
     def conversation(self, number: int) -> Conversation:
-        """The conversation of that number, from 0; its pictures are not read yet. Raises InputError."""
-        try:
-            turns = tuple(Turn(role, tuple(self._content(one) for one in said)) for role, said in self._said(number))
-        except ValueError as error:
-            raise self._wrong(number, str(error)) from error
+        """The conversation of that number, from 0; its pictures are not read yet."""
+        start, end = self._spans[number]
+        said = _learnable(_turns(json.loads(self._text[start:end])))
+        turns = tuple(Turn(role, tuple(self._content(one) for one in contents)) for role, contents in said)
         return Conversation(f"{self.file} entry {number + 1}", turns)
 
-    def _look_at_all(self, look: Callable[[int], object]) -> None:
-        """Raise InputError with what is wrong with the first entry that is, and how many others are."""
+    def _looked_through(self) -> dict[Named, int]:
+        """Find the entries; all pictures they name, and in which entry first. Raises InputError."""
+        named: dict[Named, int] = {}
         wrong = []
-        for number in range(self.rows):
+        for number, (entry, start, end) in enumerate(_entries(self._text, self.file)):
+            self._spans.append((start, end))
             try:
-                look(number)
-            except InputError as error:
-                wrong.append(error)
-        if wrong:
-            others = f" ({len(wrong) - 1:,} other entries are wrong, too)" if len(wrong) > 1 else ""
-            raise InputError(f"{wrong[0]}{others}") from wrong[0]
+                for one in _named(_learnable(_turns(entry))):
+                    named.setdefault(one, number)
+            except ValueError as error:
+                wrong.append(self._wrong(number, f"{error}; {_FORMATS}"))
+        _raise_first(wrong)
+        return named
 
     def _content(self, one: str | Named) -> Content:
         return one if isinstance(one, str) else self._pictures.of(one.name, video=one.video)
-
-    def _said(self, number: int) -> list[Said]:
-        start, end = self._spans[number]
-        try:
-            return _learnable(_turns(json.loads(self._text[start:end])))
-        except ValueError as error:
-            raise self._wrong(number, f"{error}; {_FORMATS}") from error
 
     def _wrong(self, number: int, sentence: str) -> InputError:
         return InputError(f"instructions {self.file}: entry {number + 1}: {sentence}")
@@ -114,27 +119,33 @@ def _text_of(file: Path) -> str:
         raise InputError(f"instructions {file}: is no UTF-8 text at byte {error.start:,}; {_FORMATS}") from error
 
 
-def _spans(text: str, file: Path) -> list[tuple[int, int]]:
-    """Where each entry begins and ends in the text."""
+def _entries(text: str, file: Path) -> Iterator[tuple[Any, int, int]]:
+    """Each entry, and where it begins and ends in the text. Raises InputError."""
     place = _after_space(text, 0)
     array = text.startswith("[", place)
     place = _after_space(text, place + array)
-    spans: list[tuple[int, int]] = []
-    decoder = json.JSONDecoder()
-    try:
-        while place < len(text) and not (array and text[place] == "]"):
-            _, end = decoder.raw_decode(text, place)
-            spans.append((place, end))
-            place = _after_space(text, end)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"instructions {file}: entry {len(spans) + 1} is no JSON: line {error.lineno}: {error.msg}; {_FORMATS}"
-        ) from error
+    found, decoder = 0, json.JSONDecoder()
+    while place < len(text) and not (array and text[place] == "]"):
+        try:
+            entry, end = decoder.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"instructions {file}: entry {found + 1} is no JSON: line {error.lineno}: {error.msg}; {_FORMATS}"
+            ) from error
+        yield entry, place, end
+        found += 1
+        place = _after_space(text, end)
     if array and not text.startswith("]", place):
-        raise InputError(f"instructions {file}: the array has no end after entry {len(spans)}; the file was cut short")
-    if not spans:
+        raise InputError(f"instructions {file}: the array has no end after entry {found}; the file was cut short")
+    if not found:
         raise InputError(f"instructions {file}: has no entries; {_FORMATS}")
-    return spans
+
+
+def _raise_first(wrong: Sequence[InputError]) -> None:
+    """Raise what is wrong first, and say how much else is."""
+    if wrong:
+        others = f" ({len(wrong) - 1:,} other entries are wrong, too)" if len(wrong) > 1 else ""
+        raise InputError(f"{wrong[0]}{others}") from wrong[0]
 
 
 def _after_space(text: str, place: int) -> int:

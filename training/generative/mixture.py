@@ -1,5 +1,7 @@
 """Conversations without end from the data of a stage: curated sets by their captions, files of instructions."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -24,6 +26,10 @@ class Source(Protocol):
     def weight(self) -> float:
         """Against the other sources'."""
 
+    @property
+    def identity(self) -> str:
+        """What it holds, for a run that goes on with the same."""
+
     def from_row(self, start: int, seed: Sequence[int], reader: Executor | None) -> Iterator[Conversation]:
         """Without end, after `start` of them have been seen."""
 
@@ -39,6 +45,12 @@ class Captioned:
     def weight(self) -> float:
         """The set's."""
         return self.curated.weight
+
+    @property
+    def identity(self) -> str:
+        """The set's version, and the prompts."""
+        asked = hashlib.sha256(json.dumps(list(self.prompts)).encode()).hexdigest()
+        return f"{self.curated.manifest.name}@{self.curated.manifest.version} prompts {asked[:16]}"
 
     def from_row(self, start: int, seed: Sequence[int], reader: Executor | None) -> Iterator[Conversation]:
         """Without end, after `start` rows have been seen. Raises RunError."""
@@ -57,6 +69,11 @@ class Instructed:
 
     instructions: Instructions
     weight: float
+
+    @property
+    def identity(self) -> str:
+        """The file's."""
+        return self.instructions.identity
 
     def from_row(self, start: int, seed: Sequence[int], reader: Executor | None) -> Iterator[Conversation]:
         """Without end, after `start` conversations have been seen."""
