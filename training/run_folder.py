@@ -17,9 +17,13 @@ from training.stored_files import is_url
 if TYPE_CHECKING:
     from training.curated_set import CuratedSet
 
+
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the results lie, the model's folder (open_clip loads it as `local-dir:`, transformers by its path), and what came out."""
+    """Where the results lie, the model's folder, and what came out.
+
+    open_clip loads a contrastive model as `local-dir:FOLDER`, transformers a generative one.
+    """
 
     folder: Path
     model_folder: Path

@@ -1,6 +1,5 @@
 """The data of a stage, which stay the same until it is finished."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from schemas.generative import Captions, Instructions
 from training.curated_set import CuratedSet, open_sets
 from training.generative.course import StageCourse
-from training.generative.mixture import Captioned, Instructed, Source, open_sources
+from training.generative.mixture import Captioned, Source, open_sources
 from training.run_folder import RESULTS, put_json
 
 _DATA = "data.json"
@@ -43,18 +42,6 @@ def keep_versions(course: StageCourse) -> None:
 def curated_of(sources: Sequence[Source]) -> list[CuratedSet]:
     """The curated sets among the sources."""
     return [one.curated for one in sources if isinstance(one, Captioned)]
-
-
-def digests_of(sources: Sequence[Source]) -> list[str]:
-    """What names the data themselves: versions of sets, and digests of files."""
-    found = []
-    for one in sources:
-        if isinstance(one, Captioned):
-            found.append(f"{one.curated.manifest.name}@{one.curated.manifest.version}")
-        elif isinstance(one, Instructed):
-            with open(one.instructions.file, "rb") as stream:
-                found.append(f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}")
-    return found
 
 
 def _version(one: CuratedSet) -> str:

@@ -64,11 +64,11 @@ def _stage(
     from training.generative.layout import budget_of, layout_of
     from training.generative.learner import Generative
     from training.generative.parts import parameter_groups, prepare
-    from training.generative.stage_data import curated_of, digests_of, keep_versions, sources_of
+    from training.generative.stage_data import curated_of, keep_versions, sources_of
     from training.loop import optimizer_of, run_steps
 
     sources = sources_of(course)
-    identity = course.identity(digests_of(sources))
+    identity = course.identity([one.identity for one in sources])
     finished = _finished(course, identity)
     if finished is not None:
         tell(f"{course.name}: is finished")
