@@ -18,7 +18,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from flows.curate import PREFECT_TROUBLE, first_line, slug, told_to_the_end
 from schemas.reading import read_yaml
 from schemas.training import TrainingSpec
-from training.contrastive import TrainResult, train_contrastive
+from training.contrastive import train_contrastive
+from training.run_folder import TrainResult
 
 Progress = Callable[[int, int, float, float], None]
 _ARTIFACT_EVERY_S = 5.0

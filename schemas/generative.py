@@ -96,6 +96,12 @@ class Stage(_Frozen):
             raise ValueError("train: llm and lora exclude each other; adapters stand in for the llm's own weights")
         if isinstance(self.lr, Mapping) and set(self.lr) != set(self.train):
             raise ValueError(f"lr: names {sorted(self.lr)}, but `train` names {sorted(self.train)}")
+        if (self.warmup_steps or 0) + (self.cooldown_steps or 0) > self.steps:
+            raise ValueError(f"warmup_steps and cooldown_steps are more than the {self.steps} steps of the stage")
+        if self.cooldown_steps is not None and self.schedule != "constant":
+            raise ValueError("cooldown_steps belongs to `schedule: constant`; a cosine cools down all the way")
+        if self.max_pack_tiles is not None and not self.pack:
+            raise ValueError("max_pack_tiles belongs to `pack: true`")
         if not self.data:
             raise ValueError("data: name at least one curated set or file of instructions")
         return self
@@ -106,7 +112,10 @@ class GenerativeSpec(_Frozen):
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$", description="names the run")
     task: Literal["generative"] = Field(description="what is trained")
-    family: str = Field(description="transformers' model type: llava, qwen2_vl, blip2, mllama, ...")
+    family: str = Field(
+        description="llava, llava_next, llava_onevision, perception_lm, internvl, idefics2, idefics3, smolvlm, blip2, "
+        "qwen2_vl, qwen2_5_vl, qwen3_vl, mllama, fuyu or chameleon"
+    )
     weights: str | None = Field(None, description="a whole model to start from: a folder, or a hub's name")
     encoder: Part | None = Field(None, description="the vision tower; a folder of our own contrastive training too")
     connector: Mapping[str, Any] = Field(default_factory=dict, description="the family's own settings of what joins")
@@ -126,6 +135,12 @@ class GenerativeSpec(_Frozen):
     keep_checkpoints: int = Field(2, ge=1, description="older checkpoints are removed")
     log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field((), description="beside metrics.jsonl")
     output: str | None = Field(None, description="the run's folder; by default data/training/<name>")
+
+    @model_validator(mode="after")
+    def _parts_or_a_whole(self) -> Self:
+        if self.weights is not None and (self.encoder, self.llm, dict(self.connector)) != (None, None, {}):
+            raise ValueError("weights: brings a whole model; leave out encoder, connector and llm")
+        return self
 
     @field_validator("stages")
     @classmethod

@@ -18,9 +18,10 @@ from schemas.errors import InputError, RunError
 from schemas.picture_transform import square
 from schemas.pins import read_pins
 from training.checkpoint import newest
-from training.contrastive import TrainResult, train_contrastive
+from training.contrastive import train_contrastive
 from training.evaluate.zeroshot import scores, zeroshot
 from training.model import load_model
+from training.run_folder import TrainResult
 
 
 @pytest.fixture(scope="module")

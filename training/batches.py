@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -52,6 +52,11 @@ class Batch:
     empty: int = 0
     stalls: Stalls = field(default_factory=Stalls)
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Rows left out on the way, by reason."""
+        return {"broken_pictures": self.broken, "empty_captions": self.empty}
+
 
 @contextlib.contextmanager
 def batches(
@@ -80,18 +85,18 @@ def batches(
         at_least_px = _TWICE * side_px if spec.decode == "scaled" else None
         squares = stack.enter_context(decoders(spec.workers, side_px, at_least_px))
         reader = stack.enter_context(ThreadPoolExecutor(1, "read"))
-        ahead = stack.enter_context(ThreadPoolExecutor(1, "prepare"))
+        preparer = stack.enter_context(ThreadPoolExecutor(1, "prepare"))
         maker = stack.enter_context(ThreadPoolExecutor(1, "batches"))
         cache = Cache(int(spec.cache_gb * 1e9), 3 * side_px * side_px, squares)
         rows = _drawn(sets, spec, position, cache, reader)
-        made = _Maker(rows, spec.batch_size, rank, ranks, united, Tokens(tokenize), squares, ahead, pinned)
+        made = _Maker(rows, spec.batch_size, rank, ranks, united, Tokens(tokenize), squares, preparer, pinned)
         try:
-            yield _ahead(made.batches(), maker)
+            yield ahead(made.batches(), maker, BATCHES_AHEAD)
         finally:
             if united is not None:
                 united.close()
             maker.shutdown(cancel_futures=True)  # before the others, which it needs
-            ahead.shutdown(cancel_futures=True)
+            preparer.shutdown(cancel_futures=True)
             reader.shutdown(cancel_futures=True)
 
 
@@ -131,7 +136,7 @@ class _Maker:
     united: Agreement | None
     tokens: Tokens
     squares: Squares
-    ahead: Executor
+    preparer: Executor
     pinned: bool
     seen: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
@@ -183,7 +188,7 @@ class _Maker:
             self._prepare(drawn, ready, spent)
             return ready, spent
 
-        self.prepared = self.ahead.submit(prepare)
+        self.prepared = self.preparer.submit(prepare)
 
     def _share(self, count: int) -> slice:
         return slice(self.rank * count // self.ranks, (self.rank + 1) * count // self.ranks)
@@ -247,9 +252,17 @@ def _drawn(
         yield Drawn(row, caption, tuple(seen))
 
 
-def _ahead(items: Iterator[Batch], maker: Executor) -> Iterator[Batch]:
-    """The batches in order, some of them made ahead in one thread; what making them raises is raised here."""
-    flights = deque(maker.submit(next, items) for _ in range(BATCHES_AHEAD))
+class _Timed(Protocol):
+    @property
+    def stalls(self) -> Stalls: ...
+
+
+Made = TypeVar("Made", bound=_Timed)
+
+
+def ahead(items: Iterator[Made], maker: Executor, count: int) -> Iterator[Made]:
+    """The batches in order, `count` of them made ahead in one thread; what making them raises is raised here."""
+    flights = deque(maker.submit(next, items) for _ in range(count))
     while True:
         flight = flights.popleft()
         waited = Stalls()

@@ -30,7 +30,7 @@ from training.ranks import ALONE, Ranks
 
 FOLDER = "checkpoints"
 _RECORD, _PREFIX, _UNFINISHED = "record.json", "step-", ".unfinished"
-_NUMBERS = ("step", "position", "skipped", "broken", "empty", "first_loss", "last_loss", "norms")
+_NUMBERS = ("step", "position", "skipped", "left_out", "first_loss", "last_loss", "norms")
 _METADATA = "torch.distributed.checkpoint.metadata"
 _PLAIN = {
     *((_METADATA, name) for name in ("Metadata", "MetadataIndex", "TensorStorageMetadata", "TensorProperties")),
@@ -52,8 +52,7 @@ class State:
     step: int = 0
     position: tuple[int, ...] = ()
     skipped: int = 0
-    broken: int = 0
-    empty: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)  # samples, by reason
     first_loss: float | None = None
     last_loss: float | None = None
     norms: list[float] = field(default_factory=list)  # lengths of the last gradients, for the spike guard
@@ -128,7 +127,9 @@ def restore(state: State, run: Path, identity: Mapping[str, Any], ranks: Ranks =
 def _tensors(state: State, rank: int) -> dict[str, Any]:
     """All of a state that is stored as tensors, and nothing else; loading writes into them, where they are in use."""
     moments = {n: dict(state.optimizer.state[p]) for n, p in state.network.named_parameters() if p.requires_grad}
-    tensors = {"model": state.network.state_dict(), "optimizer": moments, f"random_{rank}": torch.get_rng_state()}
+    frozen = {name for name, p in state.network.named_parameters() if not p.requires_grad}  # are as they were
+    weights = {name: value for name, value in state.network.state_dict().items() if name not in frozen}
+    tensors = {"model": weights, "optimizer": moments, f"random_{rank}": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors[f"random_gpu_{rank}"] = torch.cuda.get_rng_state()
     return tensors | ({"ema": state.ema.weights} if state.ema else {})

@@ -3,13 +3,13 @@
 import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import InputError
 from schemas.training import TrainingSpec
-from training.run_folder import AVERAGED, EXPORTS, MODEL, RESULTS, begun, put_json, put_record, sets_of
+from training.run_folder import AVERAGED, EXPORTS, MODEL, RESULTS, TrainResult, begun, put_json, put_record, sets_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
     from training.evaluate.suite import Test
     from training.model import Model
     from training.ranks import Ranks
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """Where the results lie, the folder that open_clip loads as `local-dir:`, and what came out."""
-
-    folder: Path
-    model_folder: Path
-    metrics: dict[str, Any]
 
 
 def train_contrastive(
@@ -43,6 +34,7 @@ def train_contrastive(
 
     from training.batches import batches
     from training.checkpoint import State, restore
+    from training.device import device_of
     from training.ema import Ema
     from training.evaluate.suite import open_tests
     from training.export import expressed
@@ -59,7 +51,7 @@ def train_contrastive(
     _refuse_unfit(spec, sets, asked_ranks().count)
     require_boards(spec)
     tests = open_tests(spec.evaluate)
-    device = _device(spec)
+    device = device_of(spec)
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
 
@@ -182,28 +174,8 @@ def _counts(spec: TrainingSpec, state: "State") -> dict[str, Any]:
         "first_loss": state.first_loss,
         "last_loss": state.last_loss,
         "skipped_steps": state.skipped,
-        "broken_pictures": state.broken,
-        "empty_captions": state.empty,
+        **{"broken_pictures": 0, "empty_captions": 0} | state.left_out,
     }
-
-
-def _device(spec: TrainingSpec) -> str:
-    import os
-
-    import torch
-
-    if spec.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"training {spec.name}: device is cuda and this machine has no GPU; say `device: auto`")
-    if spec.device == "cpu" or not torch.cuda.is_available():
-        return "cpu"
-    place = int(os.environ.get("LOCAL_RANK", 0))
-    if place >= torch.cuda.device_count():
-        raise InputError(
-            f"training {spec.name}: there are more ranks than the {torch.cuda.device_count()} GPUs of this machine"
-        )
-    torch.cuda.set_device(place)
-    torch.set_float32_matmul_precision("high")  # logits in TF32; whoever wants all bits says `precision: fp32`
-    return f"cuda:{place}"
 
 
 def _refuse_unfit(spec: TrainingSpec, sets: Sequence["CuratedSet"], ranks: int) -> None:

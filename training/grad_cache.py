@@ -13,7 +13,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from training.towers import Embedded, unsynchronised
+from training.parallel import unsynchronised
+from training.towers import Embedded
 
 LossOf = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 _Random = list[Tensor]

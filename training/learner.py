@@ -4,7 +4,8 @@ Shapes: b pairs of this rank, C channels, H and W pixels, T tokens, D numbers pe
 """
 
 import math
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +17,46 @@ from training.grad_cache import fill_gradients
 from training.lengths import mask_patches, shorter_captions, shorter_pictures
 from training.losses import info_nce, pairwise_sigmoid
 from training.model import Model
+from training.parallel import average_scalars, in_parallel
 from training.ranks import ALONE, Ranks
-from training.towers import Towers, average_scalars, in_parallel
+from training.stalls import Stalls
+from training.towers import Towers
 
 _LARGEST_SCALE = math.log(100)  # CLIP, section 2.5
 
 
-class Learner(Protocol):
+class Step(Protocol):
+    """What the loop asks of a batch, whatever is learnt from it."""
+
+    @property
+    def position(self) -> tuple[int, ...]:
+        """Where the next batch begins."""
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Samples that were passed over on the way, by reason."""
+
+    @property
+    def stalls(self) -> Stalls:
+        """What making it waited for."""
+
+
+Made = TypeVar("Made", bound=Step)
+_Given = TypeVar("_Given", bound=Step, contravariant=True)
+
+
+class Learner(Protocol[_Given]):
     """What the loop asks of whatever it trains."""
 
     network: nn.Module
     device: torch.device
     ranks: Ranks
 
-    def gradients(self, batch: Batch, step: int) -> Tensor:
+    def gradients(self, batch: _Given, step: int) -> Tensor:
         """Add the gradient of the batch's loss to the weights; returns this rank's share of the loss."""
+
+    def sizes(self, batch: _Given) -> Mapping[str, int]:
+        """How many `samples` a step has on all ranks together, and what else its speed is counted in."""
 
     def settle(self) -> None:
         """Keep the weights within their bounds after a step."""
@@ -48,7 +74,7 @@ class Contrastive:
         self.ranks = ranks
         self._spec = spec
         self._phase: Phase | None = None
-        self._towers = in_parallel(Towers(model, spec), spec, ranks)
+        self._towers = in_parallel(Towers(model, spec), spec.parallel, ranks)
         self._scale: Tensor = model.network.logit_scale
         self._shared_out = spec.parallel == "fsdp" and ranks.count > 1
 
@@ -62,6 +88,10 @@ class Contrastive:
         if self._shared_out:
             average_scalars(self._towers, self.ranks)
         return loss
+
+    def sizes(self, batch: Batch) -> Mapping[str, int]:
+        """The pairs."""
+        return {"samples": len(batch.tokens_BT) * self.ranks.count}
 
     def settle(self) -> None:
         """The temperature stays between 1 and 100."""

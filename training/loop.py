@@ -1,8 +1,8 @@
 """The training loop: forward, loss, backward, step; checkpoints and figures on the way. Every rank runs it."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -12,9 +12,8 @@ from torch import Tensor
 from schemas.course import Course
 from schemas.errors import RunError
 from training import checkpoint
-from training.batches import Batch
 from training.checkpoint import State
-from training.learner import Learner
+from training.learner import Learner, Made
 from training.logs import METRICS, Log
 from training.schedule import learning_rate
 from training.spike_guard import KEPT, SpikeGuard
@@ -37,17 +36,23 @@ def optimizer_for(network: torch.nn.Module, spec: Course) -> torch.optim.Optimiz
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
+    return optimizer_of(groups, spec)
+
+
+def optimizer_of(groups: Sequence[dict[str, Any]], spec: Course) -> torch.optim.Optimizer:
+    """AdamW of these groups; one with a `scale` has that share of the rate."""
     optimizer = torch.optim.AdamW(groups, lr=spec.lr, betas=(0.9, spec.beta2), eps=1e-6, fused=True)
-    for parameter in trained:  # there from the beginning, so that a checkpoint has somewhere to be read into
+    # They are there from the beginning, so that a checkpoint has somewhere to be read into.
+    for parameter in (p for group in groups for p in group["params"]):
         moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
         optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
     return optimizer
 
 
 def run_steps(
-    learner: Learner,
+    learner: Learner[Made],
     state: State,
-    batches: Iterator[Batch],
+    batches: Iterator[Made],
     spec: Course,
     identity: Mapping[str, Any],
     *,
@@ -72,20 +77,17 @@ def run_steps(
             nonlocal stalls, seconds, began, in_a_row
             figures, norm = taken.noted(state)
             now = time.perf_counter()
-            speed, began = spec.batch_size / (now - began), now
+            spent, began = now - began, now
             if log is not None:
-                mfu = {"mfu": round(speed / top_samples_per_s, 4)} if top_samples_per_s else {}
-                stalls, seconds = stalls + taken.stalls, seconds + spec.batch_size / speed
+                stalls, seconds = stalls + taken.stalls, seconds + spent
                 waits = {**taken.stalls.record(), "slowest": stalls.slowest(seconds)}
-                times = {"samples_per_s": round(speed, 1), **waits, **mfu}
-                counts = {
-                    "skipped_steps": state.skipped,
-                    "broken_pictures": state.broken,
-                    "empty_captions": state.empty,
-                }
-                log.write({**figures, "gradient": norm, "lr": taken.rate, **counts, **times}, taken.step)
+                speeds = {f"{name}_per_s": round(count / spent, 1) for name, count in taken.sizes.items()}
+                if top_samples_per_s:
+                    speeds["mfu"] = round(taken.sizes["samples"] / spent / top_samples_per_s, 4)
+                counts = {"skipped_steps": state.skipped, **taken.left_out}
+                log.write({**figures, "gradient": norm, "lr": taken.rate, **counts, **speeds, **waits}, taken.step)
             if progress is not None:
-                progress(taken.step, spec.steps, figures["loss"], speed)
+                progress(taken.step, spec.steps, figures["loss"], taken.sizes["samples"] / spent)
             in_a_row = in_a_row + 1 if norm is None else 0
             _require_mostly_sound(in_a_row, taken.step, spec)
 
@@ -117,6 +119,8 @@ class Taken(NamedTuple):
 
     step: int
     rate: float
+    sizes: Mapping[str, int]
+    left_out: Mapping[str, int]
     stalls: Stalls
     told: Mapping[str, Tensor]
     there: torch.cuda.Event | None
@@ -136,7 +140,7 @@ class Taken(NamedTuple):
         return {"loss": loss, **figures}, norm
 
 
-def take_step(learner: Learner, state: State, batch: Batch, spec: Course, rate: float, guard: SpikeGuard) -> Taken:
+def take_step(learner: Learner[Made], state: State, batch: Made, spec: Course, rate: float, guard: SpikeGuard) -> Taken:
     """One step. One gone astray changes no weight, and is counted; a GPU decides that by itself."""
     state.optimizer.zero_grad(set_to_none=True)
     share = learner.gradients(batch, state.step)
@@ -146,7 +150,9 @@ def take_step(learner: Learner, state: State, batch: Batch, spec: Course, rate: 
     loss, norm = learner.ranks.averaged(torch.stack([share, length]).double())
     sound = guard.finds_sound(loss, norm)
     state.step, state.position = state.step + 1, batch.position
-    state.broken, state.empty = state.broken + batch.broken, state.empty + batch.empty
+    counted = Counter(state.left_out)
+    counted.update(batch.left_out)
+    state.left_out = dict(counted)
     for group in state.optimizer.param_groups:
         group["lr"] = rate * group.get("scale", 1.0)  # of a part that learns more slowly than others
     state.optimizer.found_inf = 1 - sound.float()  # type: ignore[attr-defined]  # what GradScaler tells fused optimizers
@@ -157,7 +163,7 @@ def take_step(learner: Learner, state: State, batch: Batch, spec: Course, rate: 
     told = {"loss": loss, "gradient": norm, "sound": sound, **learner.figures()}
     sent = {name: value.to("cpu", non_blocking=True) for name, value in told.items()}
     there = torch.cuda.current_stream(learner.device).record_event() if learner.device.type == "cuda" else None
-    return Taken(state.step, rate, batch.stalls, sent, there)
+    return Taken(state.step, rate, learner.sizes(batch), dict(state.left_out), batch.stalls, sent, there)
 
 
 def _require_mostly_sound(in_a_row: int, step: int, spec: Course) -> None:

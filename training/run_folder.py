@@ -4,9 +4,11 @@ import contextlib
 import fcntl
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schemas.course import Course
 from schemas.errors import InputError
 from schemas.pins import put_pin
 from schemas.training import TrainingSpec
@@ -14,6 +16,19 @@ from training.stored_files import is_url
 
 if TYPE_CHECKING:
     from training.curated_set import CuratedSet
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where the results lie, the model's folder, and what came out.
+
+    open_clip loads a contrastive model as `local-dir:FOLDER`, transformers a generative one.
+    """
+
+    folder: Path
+    model_folder: Path
+    metrics: dict[str, Any]
+
 
 MODEL, AVERAGED, EXPORTS = "model", "model_ema", "exports"
 RECORD, RESULTS = "training.json", "results.json"
@@ -33,7 +48,7 @@ def sets_of(spec: TrainingSpec) -> list["CuratedSet"]:
 
 
 @contextlib.contextmanager
-def begun(spec: TrainingSpec, sets: Sequence["CuratedSet"]) -> Iterator[None]:
+def begun(spec: Course, sets: Sequence["CuratedSet"]) -> Iterator[None]:
     """Have the run's folder for this training alone; the versions it reads are pinned. Raises InputError."""
     spec.folder.mkdir(parents=True, exist_ok=True)
     with open(spec.folder / ".lock", "a") as lock:

@@ -3,17 +3,13 @@
 Shapes: b pairs of this rank, C channels, H and W pixels, T tokens, D numbers per embedding.
 """
 
-import contextlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
 
 from schemas.training import TrainingSpec
 from training.model import Model
-from training.ranks import Ranks
 
 Embedded = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """image_bD and text_bD of unit length, the logits' scale, and their bias where the loss has one."""
@@ -39,41 +35,3 @@ class Towers(nn.Module):
             image_bD, text_bD = self._pictures(pixels_bCHW), self._captions(tokens_bT)
         bias = self.network.logit_bias.clone() if self._biased else None
         return image_bD, text_bD, self.network.logit_scale.exp(), bias
-
-
-def in_parallel(towers: Towers, spec: TrainingSpec, ranks: Ranks) -> nn.Module:
-    """The towers as all ranks train them: each with all weights (DDP), or each with its share of them (FSDP2)."""
-    if ranks.count == 1:
-        return towers
-    if spec.parallel == "ddp":
-        return DistributedDataParallel(towers, gradient_as_bucket_view=True)
-    towers.to(memory_format=torch.contiguous_format)  # it cannot share out weights with channels last
-    for block in _blocks(towers.network):
-        fully_shard(block)
-    # FSDP2 cannot shard the temperature and the bias; `average_scalars` does for them what it does for the others.
-    fully_shard(towers, ignored_params={p for p in towers.parameters() if p.ndim == 0})
-    return towers
-
-
-def _blocks(module: nn.Module) -> list[nn.Module]:
-    """What stands in a tower's lists of layers: the outermost ones, because each block costs an exchange."""
-    found: list[nn.Module] = []
-    for child in module.children():
-        if isinstance(child, nn.ModuleList | nn.Sequential) and len(child) > 1:
-            found += [block for block in child if any(p.ndim for p in block.parameters())]
-        else:
-            found += _blocks(child)
-    return found
-
-
-def average_scalars(towers: nn.Module, ranks: Ranks) -> None:
-    """The mean over ranks of the gradients that FSDP2 leaves to us: those of the temperature and the bias."""
-    for parameter in towers.parameters():
-        if parameter.ndim == 0 and parameter.grad is not None:
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= ranks.count
-
-
-def unsynchronised(towers: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Gradients stay on their rank meanwhile, where that saves an exchange."""
-    return towers.no_sync() if isinstance(towers, DistributedDataParallel) else contextlib.nullcontext()

@@ -13,7 +13,7 @@ from flows.commands.verb import set_option, spec_argument, verb
 
 if TYPE_CHECKING:
     from schemas.training import TrainingSpec
-    from training.contrastive import TrainResult
+    from training.run_folder import TrainResult
 
 Progress = Callable[[int, int, float, float], None]
 _LINE_EVERY_S, _REDRAW_EVERY_S = 5.0, 0.2

@@ -1,0 +1,1 @@
+"""Vision-language models that answer: put together from parts, trained in stages on captions and conversations."""

@@ -1,0 +1,31 @@
+"""What the data of a stage are like for its model: the facts of its family, and how much a sample may hold."""
+
+from training.generative.build import Built
+from training.generative.collation import Layout
+from training.generative.course import StageCourse
+from training.generative.packing import Budget
+from training.generative.positions import sample_positions
+from training.ranks import Ranks
+
+
+def layout_of(built: Built, course: StageCourse, ranks: Ranks) -> Layout:
+    """How samples become a batch of this model."""
+    family, config = built.family, built.model.config
+    return Layout(
+        family.count_tiles,
+        packs=family.packs,
+        pad_id=built.processor.tokenizer.pad_token_id or 0,
+        stacked=family.stacked,
+        positions=sample_positions(built),
+        videos=bool(family.video),
+        call=family.call,
+        # Ranks that have shared the weights out must all need them: one without a picture would let the others wait.
+        needs_pictures=course.spec.parallel == "fsdp" and ranks.count > 1,
+        decoder_start_id=config.text_config.decoder_start_token_id if family.answers_apart(config) else None,
+    )
+
+
+def budget_of(course: StageCourse) -> Budget:
+    """What a sample, or a pack, may hold."""
+    stage = course.stage
+    return Budget(stage.max_tokens, stage.max_pack_tiles)

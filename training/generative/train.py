@@ -1,0 +1,158 @@
+"""Train a vision-language model in stages: one page from the specification to a folder that transformers loads."""
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import InputError
+from schemas.generative import GenerativeSpec
+from training.run_folder import MODEL, RESULTS, TrainResult, begun, put_json
+
+if TYPE_CHECKING:
+    from training.generative.build import Built
+    from training.generative.course import StageCourse
+    from training.ranks import Ranks
+
+Progress = Callable[[int, int, float, float], None]
+
+
+def train_generative(
+    spec: GenerativeSpec, *, progress: Progress | None = None, tell: Callable[[str], None] = lambda _: None
+) -> TrainResult:
+    """Train stage by stage, from the last checkpoint if there is one; what is finished is not done again.
+
+    `progress(step, steps, loss, samples_per_s)` is called after each step, `tell` with what each stage is about.
+    Raises InputError before anything is written, RunError later. On a CPU the same specification and data give the
+    same weights, bit by bit. Every rank calls it, and the first one writes.
+    """
+    import torch
+
+    from training.device import device_of
+    from training.generative.course import StageCourse
+    from training.logs import require_boards
+    from training.ranks import joined
+
+    device = device_of(spec)
+    if spec.threads is not None:
+        torch.set_num_threads(spec.threads)
+    courses = [StageCourse(spec, number) for number in range(len(spec.stages))]
+    require_boards(courses[0])
+    metrics: dict[str, Any] = {}
+    with joined(device) as ranks:
+        say = tell if ranks.first else lambda _: None
+        for course in courses:
+            metrics[course.folder.name] = _stage(course, device, ranks, progress if ranks.first else None, say)
+        if ranks.first:
+            _point(spec.folder / MODEL, courses[-1].folder / MODEL)
+            put_json(spec.folder / RESULTS, metrics)
+        ranks.wait()
+    return TrainResult(spec.folder, spec.folder / MODEL, metrics)
+
+
+def _stage(
+    course: "StageCourse", device: str, ranks: "Ranks", progress: Progress | None, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train one stage, unless it is finished; what came of it."""
+    import torch
+
+    from training.checkpoint import State, restore
+    from training.generative.batches import batches
+    from training.generative.encoding import Encoder
+    from training.generative.layout import budget_of, layout_of
+    from training.generative.learner import Generative
+    from training.generative.parts import parameter_groups, prepare
+    from training.generative.stage_data import curated_of, keep_versions, sources_of
+    from training.loop import optimizer_of, run_steps
+
+    sources = sources_of(course)
+    identity = course.identity([one.identity for one in sources])
+    finished = _finished(course, identity)
+    if finished is not None:
+        tell(f"{course.name}: is finished")
+        return finished
+    built = _start(course)
+    encoder = Encoder(built.processor, layout_of(built, course, ranks), budget_of(course))
+    tell(f"{course.name}: {prepare(built.model, built.family, course.stage, course.spec.seed + course.number)}")
+    torch.manual_seed(course.spec.seed + course.number + 1000 * ranks.rank)
+    with contextlib.ExitStack() as opened:
+        groups = [
+            {**group, "scale": group["lr"] / course.lr}
+            for group in parameter_groups(built.model.to(device), built.family, course.stage)
+        ]
+        learner = Generative(built, course.spec, course.stage, torch.device(device), ranks)
+        state = State(learner.network, optimizer_of(groups, course))
+        ranks.wait()  # until all have seen what was there before
+        if ranks.first:
+            opened.enter_context(begun(course, curated_of(sources)))
+        if not restore(state, course.folder, identity, ranks) and ranks.first:
+            keep_versions(course)
+        made = opened.enter_context(
+            batches(
+                sources, course.stage, encoder, state.position, seed=course.spec.seed, workers=course.spec.workers,
+                refused=("too_long",) if course.spec.image.too_many == "refuse" else (),
+                rank=ranks.rank, ranks=ranks.count,
+            )
+        )  # fmt: skip
+        run_steps(learner, state, made, course, identity, progress=progress)
+        _save(course, built, ranks)
+        metrics = {
+            "steps": state.step, "first_loss": state.first_loss, "last_loss": state.last_loss,
+            "skipped_steps": state.skipped, **{f"left_out_{why}": n for why, n in sorted(state.left_out.items())},
+        }  # fmt: skip
+        if ranks.first:
+            put_json(course.folder / RESULTS, {"identity": identity, "metrics": metrics})
+        ranks.wait()
+    return metrics
+
+
+def _finished(course: "StageCourse", identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What came of a stage that is finished. Raises InputError where another specification finished it."""
+    path = course.folder / RESULTS
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(dict(identity)))
+    differing = sorted(name for name in {*record["identity"], *now} if record["identity"].get(name) != now.get(name))
+    if differing:
+        raise InputError(
+            f"{course.folder}: was finished with another {', '.join(differing)}; "
+            f"name another `output`, or remove {course.folder} to train it anew"
+        )
+    found: dict[str, Any] = record["metrics"]
+    return found
+
+
+def _start(course: "StageCourse") -> "Built":
+    """The model as the stage before left it, or as the specification begins."""
+    from training.generative.build import build, open_model
+
+    if course.number == 0:
+        return build(course.spec)
+    return open_model(replace(course, number=course.number - 1).folder / MODEL)
+
+
+def _save(course: "StageCourse", built: "Built", ranks: "Ranks") -> None:
+    """Write the model, put together from all ranks' shares where they have shared it out."""
+    from training.generative.parts import prepare
+    from training.generative.save import save_model
+
+    weights = built.model.state_dict()
+    if any(hasattr(value, "full_tensor") for value in weights.values()):
+        whole = {n: v.full_tensor().cpu() if hasattr(v, "full_tensor") else v.cpu() for n, v in weights.items()}
+        if ranks.first:
+            built = _start(course)
+            prepare(built.model, built.family, course.stage, course.spec.seed + course.number)
+            built.model.load_state_dict(whole)
+    if ranks.first:
+        save_model(built, course.folder / MODEL)
+
+
+def _point(link: Path, target: Path) -> None:
+    """The run's model is its last stage's."""
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target.relative_to(link.parent))
+    fresh.replace(link)
