@@ -130,7 +130,5 @@ def test_a_stage_goes_on_with_the_version_it_began_with(tmp_path: Path) -> None:
         train_generative(asked(folder, tmp_path / "cut"), progress=stop)
     write_set(folder, pairs(20), version="v2")
     train_generative(asked(folder, tmp_path / "cut", stages=asked(folder, tmp_path).model_dump()["stages"][:1]))
-    first, again = (
-        load_file(tmp_path / run / "stage-1" / "model" / "model.safetensors") for run in ("whole", "cut")
-    )
+    first, again = (load_file(tmp_path / run / "stage-1" / "model" / "model.safetensors") for run in ("whole", "cut"))
     assert all(torch.equal(first[name], again[name]) for name in first)
