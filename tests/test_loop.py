@@ -15,6 +15,7 @@ import torch
 from small_training import VIT, batch_of, learner_of, pairs, spec_of, weights_in, write_set
 
 from schemas.errors import InputError, RunError
+from training import loop
 from training.contrastive import train_contrastive
 from training.ema import Ema
 from training.loop import MOST_SKIPPED, optimizer_for, run_steps, take_step
@@ -99,6 +100,23 @@ def test_lengths_of_gradients_are_told_as_the_list_of_the_last_ones_would_tell_t
         sound = math.isfinite(norm) and not spike
         assert bool(guard.finds_sound(torch.tensor(1.0), torch.tensor(norm, dtype=torch.float64))) == sound
         known = [*known, norm][-100:] if sound else known
+
+
+def test_a_loop_that_is_a_step_ahead_of_its_device_trains_and_tells_the_same(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"samples": 32 * 7, "save_every": 3}
+    train_contrastive(spec_of(data, tmp_path / "at once", **changes))
+    monkeypatch.setattr(loop, "_BEHIND", {"cpu": 1})
+    told: list[int] = []
+    train_contrastive(spec_of(data, tmp_path / "behind", **changes), progress=lambda step, *_: told.append(step))
+    assert told == list(range(1, 8))
+    assert weights_in(tmp_path / "behind") == weights_in(tmp_path / "at once")
+    lines = [
+        [(one["step"], one["loss"], one["gradient"], one["lr"]) for one in map(json.loads, metrics) if "loss" in one]
+        for metrics in ((tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("behind", "at once"))
+    ]
+    assert lines[0] == lines[1]
 
 
 def test_steps_that_all_go_astray_end_the_training_with_a_sentence(tmp_path: Path) -> None:
