@@ -71,11 +71,15 @@ def stored_vectors(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 def halves(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Stored vectors as float16 `vectors_ND` (zeros for NULL), and which rows are not NULL."""
-    array = column.combine_chunks()
+    vectors_ND, is_valid_N = raw_halves(column.combine_chunks())
+    return (vectors_ND if is_valid_N.all() else np.where(is_valid_N[:, None], vectors_ND, 0)), is_valid_N
+
+
+def raw_halves(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The memory of stored vectors as float16 `vectors_ND` (anything for NULL), and which rows are not NULL."""
     width = array.type.byte_width // 2
     is_valid_N = array.is_valid().to_numpy(zero_copy_only=False)
     if not len(array):
         return np.zeros((0, width), np.float16), is_valid_N
     raw = np.frombuffer(array.buffers()[1], np.float16)[array.offset * width :][: len(array) * width]
-    vectors_ND = raw.reshape(len(array), width)
-    return (vectors_ND if is_valid_N.all() else np.where(is_valid_N[:, None], vectors_ND, 0)), is_valid_N
+    return raw.reshape(len(array), width), is_valid_N

@@ -21,7 +21,7 @@ from curation.dedup.join import Job, PairBlock, Values
 _PRODUCTS_PER_JOB = 1 << 23  # if all of them were pairs, they would take 170 MB
 _NUMBERS_PER_TILE = 1 << 22  # 16 MB of float32
 _STRIP = 256
-_FLOPS_PER_S = 1e11  # of one core; only the order of jobs hangs on it
+FLOPS_PER_S = 1e11  # of one core; only the order of jobs hangs on it
 
 
 def jobs_within(vectors: VectorsByCell, cosine: Fraction, device: str = "cpu") -> list[Job]:
@@ -124,7 +124,7 @@ def _jobs(
     products = 0
 
     def job() -> CosineJob:
-        return CosineJob(tuple(gathered), within, cosine, device, 2 * width * products / _FLOPS_PER_S)
+        return CosineJob(tuple(gathered), within, cosine, device, 2 * width * products / FLOPS_PER_S)
 
     for rectangle in _rectangles(np.diff(left.starts_K), np.diff(right.starts_K), within, width):
         gathered.append(rectangle)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,11 +56,11 @@ class Hamming:
         """For reasons."""
         return "of"
 
-    def sides(self, tables: Sequence[pa.Table]) -> list[Side]:
+    def sides(self, tables: Sequence[pa.Table], desk: Desk, folder: Path) -> list[Side]:
         """The distinct codes; NULL has none."""
         return [self._side(table) for table in tables]
 
-    def search(self, side: Side, other: Side | None, desk: Desk) -> Search:
+    def search(self, side: Side, other: Side | None, desk: Desk, *, forest: bool = False) -> Search:
         """Tables of blocks of bits, or of bits drawn at random."""
         values = side.held if other is None else (*side.held, *other.held)
         if other is None and self.recall is not None:

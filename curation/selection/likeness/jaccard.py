@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class Jaccard:
         """For reasons."""
         return "to"
 
-    def sides(self, tables: Sequence[pa.Table]) -> list[Side]:
+    def sides(self, tables: Sequence[pa.Table], desk: Desk, folder: Path) -> list[Side]:
         """The distinct sets of words, numbered over all tables; a text without a word has none."""
         texts = pa.chunked_array([chunk.cast(pa.large_string()) for t in tables for chunk in t["by_0"].chunks])
         sets = word_sets(texts if texts.num_chunks else pa.chunked_array([], pa.large_string()))
@@ -57,7 +58,7 @@ class Jaccard:
         cut = tables[0].num_rows
         return [_side(sets.of_texts(slice(0, cut))), _side(sets.of_texts(slice(cut, None)))]
 
-    def search(self, side: Side, other: Side | None, desk: Desk) -> Search:
+    def search(self, side: Side, other: Side | None, desk: Desk, *, forest: bool = False) -> Search:
         """By the rarest words that two sets share, or by MinHash."""
         banding = None if self.recall is None else banding_for(float(self.least), self.recall)
         if banding is not None:

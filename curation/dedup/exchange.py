@@ -1,0 +1,146 @@
+"""How the jobs of a join hand over what memory does not hold: in files, of which a later job reads the rows it needs.
+
+A join of values that outgrow memory goes in stages. The jobs of one stage each read a share, and leave files whose rows
+lie in the order of partitions; a job of the next stage reads its rows of every such file, and no others. So what a job
+holds goes with its share or its partition, never with the pool. The folder must be one that all workers see: the
+store's own for temporary files.
+
+A file is complete or not there: it is written under another name first. So a job that is killed and done again, or
+done twice at once, changes nothing.
+"""
+
+import contextlib
+import math
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from curation.dedup.join import FindPairs, Job, PairBlock, Values
+
+_PAIRS_PER_BLOCK = 1 << 18
+
+
+class Errand(Protocol):
+    """A share of a stage that is no search for pairs: small and picklable, as a job is."""
+
+    @property
+    def work(self) -> float:
+        """How long it may take, in seconds."""
+
+    def run(self, values: Values) -> Any:
+        """Do it; what it gives is small, the rest lies in files."""
+
+
+@dataclass(frozen=True)
+class _AsJob:
+    """An errand as a job that finds one thing, what the errand gives: so whoever runs jobs runs errands."""
+
+    number: int
+    errand: Errand
+
+    @property
+    def work(self) -> float:
+        return self.errand.work
+
+    def pairs(self, values: Values) -> Iterator[Any]:
+        yield self.number, self.errand.run(values), None
+
+
+@dataclass(frozen=True)
+class _PairsToFile:
+    """A job whose pairs go to a file, so that nobody holds all of them."""
+
+    job: Job
+    path: Path
+
+    @property
+    def work(self) -> float:
+        return self.job.work
+
+    def run(self, values: Values) -> None:
+        with new_file(self.path) as file:
+            for block in _gathered(self.job.pairs(values)):
+                for array in block:
+                    np.save(file, array)
+
+
+def results(find: FindPairs, errands: Sequence[Errand], values: Values = ()) -> list[Any]:
+    """What each of the errands gives, in their order, in whichever order and wherever they are done."""
+    found: dict[int, Any] = {}
+    for number, result, _ in find([_AsJob(number, errand) for number, errand in enumerate(errands)], values):
+        found[number] = result  # type: ignore[index]
+    return [found[number] for number in range(len(errands))]
+
+
+def pairs_by_files(find: FindPairs, jobs: Sequence[Job], values: Values, folder: Path) -> Iterator[PairBlock]:
+    """The pairs of all jobs in the jobs' order, in blocks of a few megabytes that come from files in the folder.
+
+    Neither the jobs nor the caller hold all pairs of a job at once; a file goes when it was read.
+    """
+    paths = [folder / f"pairs-{number:06d}" for number in range(len(jobs))]
+    results(find, [_PairsToFile(job, path) for job, path in zip(jobs, paths, strict=True)], values)
+    for path in paths:
+        with open(path, "rb") as file:
+            end = os.fstat(file.fileno()).st_size
+            while file.tell() < end:
+                yield np.load(file), np.load(file), np.load(file)
+        path.unlink()
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which has its name when all of it is there."""
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        with open(draft, "wb") as file:
+            yield file
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def leave(path: Path, tiles: Iterable[np.ndarray], rows: int, like: np.ndarray) -> None:
+    """Write `rows` rows, which come in tiles, as one array of numpy's format; rows and numbers are `like` that array's.
+
+    Raises OSError where the disk is full.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False}
+    with new_file(path) as file:
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (rows, *like.shape[1:])})
+        for tile in tiles:
+            file.write(np.ascontiguousarray(tile).data)
+
+
+def rows_of(path: Path, begin: int = 0, end: int | None = None) -> np.ndarray:
+    """Rows `begin` to `end` of an array in a file, read and not mapped: what a job holds is what it reads."""
+    with open(path, "rb") as file:
+        np.lib.format.read_magic(file)
+        (rows, *width), _, kind = np.lib.format.read_array_header_1_0(file)
+        count = (rows if end is None else end) - begin
+        numbers = math.prod(width)
+        file.seek(begin * numbers * kind.itemsize, os.SEEK_CUR)
+        return np.fromfile(file, kind, count * numbers).reshape(count, *width)
+
+
+def _gathered(blocks: Iterable[PairBlock]) -> Iterator[PairBlock]:
+    """The same pairs in blocks that are worth writing."""
+    held: list[PairBlock] = []
+    pairs = 0
+    for block in blocks:
+        held.append(block)
+        pairs += len(block[0])
+        if pairs >= _PAIRS_PER_BLOCK:
+            yield _joined(held)
+            held, pairs = [], 0
+    if pairs:
+        yield _joined(held)
+
+
+def _joined(blocks: list[PairBlock]) -> PairBlock:
+    left_P, right_P, measure_P = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+    return left_P, right_P, measure_P
