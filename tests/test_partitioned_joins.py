@@ -1,12 +1,20 @@
 """Joins of values that outgrow memory, by partition: the same survivors, and no job has more than its share."""
 
+import itertools
+import json
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from conftest import run_job, write_table
+from test_on_ray import Driver, address, curated_bytes, home  # noqa: F401
 
 from curation.dedup.embeddings import vectors_by_cell
 from curation.dedup.join import Values, pairs_of
@@ -49,7 +57,7 @@ def rows_of(vectors_ND: np.ndarray, null: Sequence[int] = (3,)) -> pa.Table:
     keys = [f"{n * 2654435761 % 2**32:032x}" for n in range(len(stored))]
     table = pa.table({"key": keys, "by_0": pa.array(stored, pa.binary(2 * D))})
     cuts = [0, 10, 11, len(stored) // 3, len(stored)]
-    return pa.concat_tables([table.slice(a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)])
+    return pa.concat_tables([table.slice(a, b - a) for a, b in itertools.pairwise(cuts)])
 
 
 def others_of(vectors_ND: np.ndarray) -> pa.Table:
@@ -65,10 +73,10 @@ def told(decision: Decision) -> dict[str, Any]:
 
 
 SIZES = [
-    dict(gathered=0),  # one share, one partition
-    dict(gathered=0, partition=20_000, share=3_000),
-    dict(gathered=0, partition=2_000, share=700),  # tiles, for a cell holds more
-    dict(gathered=0, partition=5_000, share=2_000, cell=10**6),  # no cells: all with all, in tiles
+    {"gathered": 0},  # one share, one partition
+    {"gathered": 0, "partition": 20_000, "share": 3_000},
+    {"gathered": 0, "partition": 2_000, "share": 700},  # tiles, for a cell holds more
+    {"gathered": 0, "partition": 5_000, "share": 2_000, "cell": 10**6},  # no cells: all with all, in tiles
 ]
 
 
@@ -99,3 +107,110 @@ def test_of_another_set_vectors_in_partitions_have_the_neighbours_that_they_have
     sized(**sizes)
     for desk in (Desk(), Desk(Store.open(tmp_path))):
         assert told(step.decide(rows, others, desk)) == expected
+
+
+class PartitioningDriver(Driver):
+    """A driver for which every pool outgrows memory; where a folder is given, workers of each kind are killed."""
+
+    def __init__(self, address: str, folder: str) -> None:  # noqa: F811
+        script = Path(__file__).with_name("partitioned_joins_on_ray.py")
+        command = [sys.executable, str(script), address, folder]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=script.parents[1]
+        )
+
+
+@pytest.fixture(scope="module")
+def driver_of(address: str) -> Iterator[Callable[..., Driver]]:
+    """Drivers of one Ray for which every pool outgrows memory; in a folder, the first worker of each kind is killed."""
+    drivers: list[Driver] = []
+
+    def start(folder: str) -> Driver:
+        drivers.append(PartitioningDriver(address, folder))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.close()
+
+
+def test_workers_that_join_partitions_and_are_killed_at_every_stage_decide_as_one_process_does(
+    driver_of: Callable[..., Driver], tmp_path: Path, sized: Sizes
+) -> None:
+    vectors = np.nan_to_num(clustered(500)).astype(np.float32)
+    rows = [
+        {"url": f"http://nowhere/{n}", "caption": f"picture {n}", "vector": vector.tolist()}
+        for n, vector in enumerate(vectors)
+    ]
+    pq.write_table(pa.table({"vector": clustered(60, seed=3).astype(np.float32).tolist()}), tmp_path / "o.parquet")
+    against = {"against": str(tmp_path / "o.parquet"), "assume_equal": True}
+    spec = {
+        "name": "set",
+        "store": str(tmp_path / "store"),
+        "source": {"table": write_table(tmp_path / "pairs.parquet", rows), "rows_per_part": 60},
+        "steps": [
+            {"dedup": {"by": "vector", "cosine": 0.95, "survivors": "greedy"}},
+            {"dedup": {"by": "vector", "cosine": 0.92}},
+            {"dedup": {"by": "vector", "cosine": 0.9} | against},
+        ],
+        "shards": {"format": "parquet"},
+    }
+    sized(gathered=1 << 40, cell=100)
+    run_job(spec)
+    wanted = curated_bytes(tmp_path / "store")
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for name, folder in (("calm", "-"), ("deadly", str(killed))):
+        answer = driver_of(folder).ask(spec=spec | {"store": str(tmp_path / name)}, joins=True)
+        assert curated_bytes(Path(answer["manifest"]).parents[2]) == wanted
+        funnel = json.loads(Path(answer["manifest"]).read_text())["funnel"]
+        assert all(step["rows_in"] - step["rows_out"] > 5 for step in funnel[1:])
+        assert not list((tmp_path / name / "tmp").iterdir())
+    stages = {"CollapseShare", "CollapseRange", "CellsNeeded", "Assign", "Move", "GroupJob"}
+    assert {path.name for path in killed.iterdir()} == stages
+
+
+class Received:
+    """Runs jobs one after the other and notes what each is given: in its task, and by what it reads of files."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bytes_by_kind: dict[str, list[int]] = {}
+        self._read_bytes = 0
+        from_file = np.fromfile
+
+        def counted(*what: Any, **how: Any) -> np.ndarray:
+            found = from_file(*what, **how)
+            self._read_bytes += found.nbytes
+            return found
+
+        monkeypatch.setattr(np, "fromfile", counted)
+
+    def find(self, jobs: Sequence[Any], values: Values) -> Iterator[Any]:
+        for job in jobs:
+            given = len(pickle.dumps(job)) + sum(array.nbytes for array in values)
+            self._read_bytes = 0
+            yield from pairs_of([job], values)
+            kind = type(getattr(job.errand, "job", job.errand)).__name__
+            self.bytes_by_kind.setdefault(kind, []).append(given + self._read_bytes)
+
+
+def test_no_job_is_given_more_than_its_share_of_the_vectors_however_many_there_are_and_however_they_lie(
+    sized: Sizes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition, share, sampled = 40_000, 20_000, 100
+    sized(gathered=0, partition=partition, share=share)
+    monkeypatch.setattr(spilled_cosine, "SAMPLED", sampled)
+    received = Received(monkeypatch)
+    rows = rows_of(clustered(12_000))  # nearly half of them in one cluster
+    Dedup(by="v", cosine=0.95).decide(rows, (), Desk(Store.open(tmp_path), received.find))
+    overhead = 10_000  # of pickling, and of the rows' validity
+    shared = 2 * D * (sampled + 1.25 * 12_000**0.5 * 2)
+    most = {kind: max(sizes) for kind, sizes in received.bytes_by_kind.items()}
+    assert most["CollapseShare"] <= share + overhead
+    assert most["GroupJob"] <= partition + overhead
+    for kind in ("CollapseRange", "CellsNeeded", "Assign"):
+        assert most[kind] <= 1.3 * partition + shared + overhead  # hashes fall as coins do
+    assert most["Move"] <= 1.3 * partition * (1 + 4 * 4 / (2 * D)) + shared + overhead  # with four cells each
+    whole = 2 * D * 12_000
+    assert max(most.values()) < whole / 4
+    assert len(received.bytes_by_kind["GroupJob"]) > whole / partition

@@ -1,0 +1,52 @@
+"""The driver of drivers_on_ray.py, for which every pool outgrows memory; workers may be killed during its joins.
+
+    python partitioned_joins_on_ray.py RAY_ADDRESS FOLDER
+
+In a folder that is not `-`, the first job of each kind kills its worker when it has done its work and not yet said so:
+it is done twice. The folder then has a file for each kind.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import drivers_on_ray
+
+from curation.dedup.embeddings import vectors_by_cell
+from curation.execution import joins
+from curation.selection.likeness import cosine, spilled_cosine
+
+find = joins._find
+
+
+def main() -> None:
+    """Answer until nobody asks."""
+    cosine.GATHERED_BYTES = 0
+    spilled_cosine.PARTITION_BYTES, spilled_cosine.SHARE_BYTES = 4_000, 2_000
+    vectors_by_cell.MOST_IN_ONE_CELL = 100
+    if sys.argv[2] != "-":
+        joins._find = deadly(Path(sys.argv[2]))
+    drivers_on_ray.main()
+
+
+def deadly(folder: Path) -> Any:
+    """What workers do instead: the same, but the first of a kind dies of it. Sent by value: workers lack this file."""
+
+    def find_and_die(task: Any, **where: Any) -> Any:
+        found = find(task, **where)
+        job = task[0]
+        while kind := getattr(job, "errand", None) or getattr(job, "job", None):
+            job = kind
+        try:
+            (folder / type(job).__name__).touch(exist_ok=False)
+        except FileExistsError:
+            return found
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return find_and_die
+
+
+if __name__ == "__main__":
+    main()
