@@ -121,7 +121,7 @@ class PartitioningDriver(Driver):
 
 
 @pytest.fixture(scope="module")
-def driver_of(address: str) -> Iterator[Callable[..., Driver]]:
+def driver_of(address: str) -> Iterator[Callable[..., Driver]]:  # noqa: F811
     """Drivers of one Ray for which every pool outgrows memory; in a folder, the first worker of each kind is killed."""
     drivers: list[Driver] = []
 
