@@ -16,14 +16,15 @@ import drivers_on_ray
 
 from curation.dedup.embeddings import vectors_by_cell
 from curation.execution import joins
-from curation.selection.likeness import cosine, spilled_cosine
+from curation.selection import inputs
+from curation.selection.likeness import spilled_cosine
 
 find = joins._find
 
 
 def main() -> None:
     """Answer until nobody asks."""
-    cosine.GATHERED_BYTES = 0
+    inputs.GATHERED_BYTES = 0
     spilled_cosine.PARTITION_BYTES, spilled_cosine.SHARE_BYTES = 4_000, 2_000
     vectors_by_cell.MOST_IN_ONE_CELL = 100
     if sys.argv[2] != "-":

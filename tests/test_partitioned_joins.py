@@ -18,8 +18,9 @@ from test_on_ray import Driver, address, curated_bytes, home  # noqa: F401
 
 from curation.dedup.embeddings import vectors_by_cell
 from curation.dedup.join import Values, pairs_of
+from curation.selection import inputs
 from curation.selection.dedup import Dedup
-from curation.selection.likeness import cosine, spilled_cosine
+from curation.selection.likeness import spilled_cosine
 from curation.selection.step import Decision, Desk
 from curation.storage.store import Store
 
@@ -32,7 +33,7 @@ def sized(monkeypatch: pytest.MonkeyPatch) -> Sizes:
     """Sets what is too large for memory, how large partitions and shares are, and what one cell may hold."""
 
     def set_sizes(gathered: int, partition: int = 1 << 30, share: int = 1 << 30, cell: int = 300) -> None:
-        monkeypatch.setattr(cosine, "GATHERED_BYTES", gathered)
+        monkeypatch.setattr(inputs, "GATHERED_BYTES", gathered)
         monkeypatch.setattr(spilled_cosine, "PARTITION_BYTES", partition)
         monkeypatch.setattr(spilled_cosine, "SHARE_BYTES", share)
         monkeypatch.setattr(vectors_by_cell, "MOST_IN_ONE_CELL", cell)
@@ -214,3 +215,15 @@ def test_no_job_is_given_more_than_its_share_of_the_vectors_however_many_there_a
     whole = 2 * D * 12_000
     assert max(most.values()) < whole / 4
     assert len(received.bytes_by_kind["GroupJob"]) > whole / partition
+
+
+def test_rows_that_outgrow_memory_are_gathered_in_a_file_and_are_the_same_rows(sized: Sizes, tmp_path: Path) -> None:
+    whole = rows_of(clustered(300))
+    parts = [whole.slice(start, 40) for start in range(0, 300, 40)]
+    for most in (1 << 40, 5_000, 0):
+        sized(gathered=most)
+        before = pa.total_allocated_bytes()
+        found = inputs.gathered((pa.concat_tables([part]).combine_chunks() for part in parts), tmp_path / "tmp")
+        assert found.equals(whole)
+        assert pa.total_allocated_bytes() - before < 5_000 or most > 5_000
+    assert not list((tmp_path / "tmp").iterdir())

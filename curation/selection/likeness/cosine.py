@@ -17,10 +17,10 @@ from curation.dedup.embeddings.exact_cosine import Vectors, at_least
 from curation.dedup.embeddings.kmeans import KMeans, digest
 from curation.dedup.embeddings.vectors_by_cell import VectorsByCell, pool_centroids
 from curation.dedup.join import PairBlock
-from curation.selection.inputs import halves
+from curation.selection.inputs import halves, outgrows_memory
 from curation.selection.likeness.devices import device, processors
 from curation.selection.likeness.likeness import Search, Side
-from curation.selection.likeness.spilled_cosine import GATHERED_BYTES, SpilledSearch, recall_facts, spilled_side
+from curation.selection.likeness.spilled_cosine import SpilledSearch, recall_facts, spilled_side
 from curation.selection.step import Desk
 from curation.storage.captured import captured_vectors
 from schemas.errors import RunError
@@ -72,7 +72,7 @@ class Cosine:
         widths = {column.type.byte_width // 2 for column in columns if column.null_count < len(column)}
         if len(widths) > 1:
             raise RunError(f"embeddings of {' and '.join(map(str, sorted(widths)))} numbers do not compare")
-        if sum(column.nbytes for column in columns) > GATHERED_BYTES:
+        if outgrows_memory(sum(column.nbytes for column in columns)):
             return [spilled_side(column, folder / str(number), desk) for number, column in enumerate(columns)]
         return [_side(column) for column in columns]
 

@@ -34,7 +34,6 @@ from curation.selection.likeness.likeness import Search, Side
 from curation.selection.step import Desk
 from curation.storage.captured import captured_vectors
 
-GATHERED_BYTES = 4 << 30  # up to here one process holds all vectors, three times at most
 PARTITION_BYTES = 256 << 20  # of vectors in a job, which holds them about three times; more beyond 512 GB
 SHARE_BYTES = 32 << 20  # of rows in a job
 _MOVED_S_PER_NUMBER = 3e-9
