@@ -30,7 +30,7 @@ from dedup_semantic import clip_like
 
 from curation.selection import inputs
 from curation.selection.dedup import Dedup
-from curation.selection.likeness import spilled_cosine
+from curation.selection.likeness import partitions
 from curation.selection.step import Desk
 from curation.storage.store import Store
 
@@ -93,8 +93,8 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     """One way: seconds, peaks, and a digest of who survives."""
     if arguments.way == "partitioned":
         inputs.GATHERED_BYTES = 0
-        spilled_cosine.PARTITION_BYTES = arguments.partition_mb << 20
-        spilled_cosine.SHARE_BYTES = min(arguments.partition_mb, 32) << 20
+        partitions.PARTITION_BYTES = arguments.partition_mb << 20
+        partitions.SHARE_BYTES = min(arguments.partition_mb, 32) << 20
     step = Dedup(by="v", cosine=float(arguments.cosine))
     tasks = Tasks()
     step.decide(pa.table({"key": ["a", "b"], "by_0": pa.array([b"\x00<", b"\x00<"], pa.binary(2))}))  # compiles

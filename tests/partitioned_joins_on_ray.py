@@ -17,7 +17,7 @@ import drivers_on_ray
 from curation.dedup.embeddings import vectors_by_cell
 from curation.execution import joins
 from curation.selection import inputs
-from curation.selection.likeness import spilled_cosine
+from curation.selection.likeness import partitions
 
 find = joins._find
 
@@ -25,7 +25,7 @@ find = joins._find
 def main() -> None:
     """Answer until nobody asks."""
     inputs.GATHERED_BYTES = 0
-    spilled_cosine.PARTITION_BYTES, spilled_cosine.SHARE_BYTES = 4_000, 2_000
+    partitions.PARTITION_BYTES, partitions.SHARE_BYTES = 4_000, 2_000
     vectors_by_cell.MOST_IN_ONE_CELL = 100
     if sys.argv[2] != "-":
         joins._find = deadly(Path(sys.argv[2]))

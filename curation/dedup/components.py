@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from curation.dedup.join import PairBlock
+
 EdgeBlock = tuple[np.ndarray, np.ndarray]  # left_P, right_P: the nodes that each edge joins
 LARGE_SHARE = 0.01  # of the pool: a component that holds more is hardly one picture
 
@@ -46,6 +48,14 @@ class Forest:
         joins_P = np.empty(len(left_P), np.bool_)
         _join(self._parent_N, left_P, right_P, joins_P)
         return joins_P
+
+
+def thinned(pairs: Iterable[PairBlock], nodes: int, shift: int) -> Iterator[PairBlock]:
+    """Of pairs with what was measured the spanning forest; the right's numbers count from `shift` on as nodes."""
+    forest = Forest(nodes)
+    for left_P, right_P, measure_P in pairs:
+        joins_P = forest.joining(left_P, right_P + shift)
+        yield left_P[joins_P], right_P[joins_P], measure_P[joins_P]
 
 
 @dataclass(frozen=True)

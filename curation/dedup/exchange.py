@@ -127,6 +127,29 @@ def rows_of(path: Path, begin: int = 0, end: int | None = None) -> np.ndarray:
         return np.fromfile(file, kind, count * numbers).reshape(count, *width)
 
 
+def edges_of_ranges(hash_M: np.ndarray, ranges: int) -> np.ndarray:
+    """Where each of so many equal ranges of 64-bit hashes begins and ends among ascending ones, as int64 edges_R1."""
+    bounds = np.array([-(-(number << 64) // ranges) for number in range(1, ranges)], np.uint64)
+    return np.concatenate([[0], np.searchsorted(hash_M, bounds), [len(hash_M)]]).astype(np.int64)
+
+
+def slices_of_range(files: Sequence[Path], edges_SR1: np.ndarray, number: int) -> tuple[tuple[Path, int, int], ...]:
+    """The files that have rows of a range, and where those begin and end in each."""
+    ends = edges_SR1[:, number : number + 2].tolist()
+    return tuple((file, begin, end) for file, (begin, end) in zip(files, ends, strict=True) if begin < end)
+
+
+def numbers_by_share(groups: Iterable[np.ndarray], starts_R1: Sequence[int], edges_SR1: np.ndarray) -> list[np.ndarray]:
+    """What each row that a share left became: `groups` number it in its range, whose numbers begin at `starts_R1`."""
+    number_SM = [np.empty(edges_R1[-1], np.int64) for edges_R1 in edges_SR1]
+    for r, group_M in enumerate(groups):
+        at = 0
+        for number_M, (begin, end) in zip(number_SM, edges_SR1[:, r : r + 2], strict=True):
+            number_M[begin:end] = starts_R1[r] + group_M[at : at + end - begin]
+            at += end - begin
+    return number_SM
+
+
 def _gathered(blocks: Iterable[PairBlock]) -> Iterator[PairBlock]:
     """The same pairs in blocks that are worth writing."""
     held: list[PairBlock] = []

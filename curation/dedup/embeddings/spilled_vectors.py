@@ -8,17 +8,16 @@ rows at once: the same vectors with the same numbers.
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from curation.dedup.embeddings.distinct_vectors import distinct_by_hash
-from curation.dedup.exchange import leave, results, rows_of
+from curation.dedup.exchange import edges_of_ranges, leave, numbers_by_share, results, rows_of, slices_of_range
 from curation.dedup.join import FindPairs, Values
 
-MOST_RANGES = 2048
 _S_PER_NUMBER = 3e-9  # measured: reading, hashing, sorting
 Piece = tuple[np.ndarray, np.ndarray]  # vectors_ND (float16), is_valid_N
 
@@ -81,9 +80,7 @@ class CollapseShare:
         vectors_ND[~np.concatenate([is_valid_N for _, is_valid_N in self.pieces])] = 0
         vectors_MD, group_N, hash_M = distinct_by_hash(vectors_ND)
         leave(self.file, [vectors_MD], len(vectors_MD), vectors_MD)
-        bounds = [np.uint64(-(-(number << 64) // self.ranges)) for number in range(1, self.ranges)]
-        edges_R1 = np.concatenate([[0], np.searchsorted(hash_M, np.array(bounds, np.uint64)), [len(hash_M)]])
-        return group_N, edges_R1.astype(np.int64)
+        return group_N, edges_of_ranges(hash_M, self.ranges)
 
 
 @dataclass(frozen=True)
@@ -123,29 +120,12 @@ def spill(
     files = [folder / f"share-{number:06d}" for number in range(len(shares))]
     collapsed = results(find, [CollapseShare(*one, ranges) for one in zip(shares, files, strict=True)])
     edges_SR1 = np.stack([edges_R1 for _, edges_R1 in collapsed])
-    errands = [CollapseRange(_slices(files, edges_SR1, r), width, range_file(folder, r)) for r in range(ranges)]
+    errands = [CollapseRange(slices_of_range(files, edges_SR1, r), width, range_file(folder, r)) for r in range(ranges)]
     counts, digests, groups = zip(*results(find, errands), strict=True)
     for file in files:
         file.unlink()
     vectors = SpilledVectors(folder, (0, *itertools.accumulate(counts)), width)
-    number_SM = _numbers(groups, vectors.starts_R1, edges_SR1)
+    number_SM = numbers_by_share(groups, vectors.starts_R1, edges_SR1)
     found = zip(number_SM, (group_N for group_N, _ in collapsed), strict=True)
     group_N = np.concatenate([np.append(number_M, -1)[group_N] for number_M, group_N in found])  # -1 takes the last
     return vectors, group_N, hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _slices(files: Sequence[Path], edges_SR1: np.ndarray, number: int) -> tuple[tuple[Path, int, int], ...]:
-    """Where the vectors of a range lie in the shares' files."""
-    ends = edges_SR1[:, number : number + 2].tolist()
-    return tuple((file, begin, end) for file, (begin, end) in zip(files, ends, strict=True) if begin < end)
-
-
-def _numbers(groups: Iterable[np.ndarray], starts_R1: Sequence[int], edges_SR1: np.ndarray) -> list[np.ndarray]:
-    """The number in the pool of each vector that a share has sent, share by share."""
-    number_SM = [np.empty(edges_R1[-1], np.int64) for edges_R1 in edges_SR1]
-    for r, group_M in enumerate(groups):
-        at = 0
-        for number_M, (begin, end) in zip(number_SM, edges_SR1[:, r : r + 2], strict=True):
-            number_M[begin:end] = starts_R1[r] + group_M[at : at + end - begin]
-            at += end - begin
-    return number_SM

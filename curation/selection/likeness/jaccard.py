@@ -15,7 +15,9 @@ from curation.dedup.join import PairBlock
 from curation.dedup.texts import jaccard, minhash
 from curation.dedup.texts.minhash import Banding
 from curation.dedup.texts.word_sets import WordSets, word_sets
+from curation.selection.inputs import outgrows_memory
 from curation.selection.likeness.likeness import Search, Side
+from curation.selection.likeness.spilled_jaccard import spilled_search, spilled_sides
 from curation.selection.step import Desk
 
 VERSION = 1
@@ -51,6 +53,9 @@ class Jaccard:
 
     def sides(self, tables: Sequence[pa.Table], desk: Desk, folder: Path) -> list[Side]:
         """The distinct sets of words, numbered over all tables; a text without a word has none."""
+        columns = [table["by_0"] for table in tables]
+        if self.recall is None and outgrows_memory(sum(column.nbytes for column in columns)):
+            return spilled_sides(columns, folder, desk)
         texts = pa.chunked_array([chunk.cast(pa.large_string()) for t in tables for chunk in t["by_0"].chunks])
         sets = word_sets(texts if texts.num_chunks else pa.chunked_array([], pa.large_string()))
         if len(tables) == 1:
@@ -60,6 +65,8 @@ class Jaccard:
 
     def search(self, side: Side, other: Side | None, desk: Desk, *, forest: bool = False) -> Search:
         """By the rarest words that two sets share, or by MinHash."""
+        if side.spilled:
+            return spilled_search(side, other, self.least, desk, forest=forest)
         banding = None if self.recall is None else banding_for(float(self.least), self.recall)
         if banding is not None:
             joined = (
@@ -84,7 +91,7 @@ class Jaccard:
         """1 minus the Jaccard; whether it is high enough is decided in whole numbers."""
         left_P, right_P, overlap_P = block
         overlap_P = overlap_P.astype(np.int64)
-        union_P = np.diff(side.held.starts_U1)[left_P] + np.diff(other.held.starts_U1)[right_P] - overlap_P
+        union_P = side.held.size_U[left_P].astype(np.int64) + other.held.size_U[right_P] - overlap_P
         is_near_P = overlap_P * self.least.denominator >= union_P * self.least.numerator
         return is_near_P, 1 - overlap_P / union_P
 

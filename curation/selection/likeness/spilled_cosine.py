@@ -9,7 +9,6 @@ row (which vector it has), the sample, and what the jobs count.
 Which way is taken hangs on how large the values are, and on nothing of the machine.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,32 +17,31 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.dedup.embeddings import group_jobs
 from curation.dedup.embeddings.cosine import FLOPS_PER_S
 from curation.dedup.embeddings.cosine_recall import SAMPLED, Recall, fewest_cells
-from curation.dedup.embeddings.group_jobs import MovedVectors
+from curation.dedup.embeddings.group_jobs import Wanted, group_jobs
 from curation.dedup.embeddings.kmeans import SAMPLE_PER_CELL, KMeans, digest
-from curation.dedup.embeddings.spilled_vectors import MOST_RANGES, Piece, SpilledVectors, spill
+from curation.dedup.embeddings.spilled_vectors import Piece, SpilledVectors, spill
 from curation.dedup.embeddings.vectors_by_cell import centroids_of_sample, pool_cells
 from curation.dedup.embeddings.vectors_by_group import Assign, CellsNeeded, Move, Moved, NumberedFile, grouped
 from curation.dedup.exchange import results
 from curation.dedup.join import Values
+from curation.dedup.tiles import Partitions
 from curation.selection.inputs import raw_halves
 from curation.selection.likeness.devices import device, processors
 from curation.selection.likeness.likeness import Search, Side
+from curation.selection.likeness.partitions import partition_bytes, ranges_of, shares_of
 from curation.selection.step import Desk
 from curation.storage.captured import captured_vectors
 
-PARTITION_BYTES = 256 << 20  # of vectors in a job, which holds them about three times; more beyond 512 GB
-SHARE_BYTES = 32 << 20  # of rows in a job
 _MOVED_S_PER_NUMBER = 3e-9
 
 
 def spilled_side(column: pa.ChunkedArray, folder: Path, desk: Desk) -> Side:
     """The distinct vectors of a column in files of a folder, which is made."""
     folder.mkdir()
-    ranges = -(-column.nbytes // _partition_bytes(column.nbytes)) or 1
-    vectors, group_N, named = spill(list(_shares(column)), ranges, folder, desk.find)
+    ranges = ranges_of(column.nbytes)
+    vectors, group_N, named = spill(_shares(column), ranges, folder, desk.find)
     without = len(column) - column.null_count - int((group_N >= 0).sum())
     facts = {"without_direction": without} if without else {}
     return Side(group_N, len(vectors), named, vectors, facts, spilled=True)
@@ -116,13 +114,12 @@ class SpilledSearch:
         if "cells" in facts:
             facts |= recall_facts(Recall(found.found, found.pairs, len(number_S)))
         of_all = 2 * vectors.width * (len(vectors) + (0 if within else len(searched)))
-        most = max(_partition_bytes(of_all) // (2 * vectors.width + 4 * nearest + 8), 2)
+        most = max(partition_bytes(of_all) // (2 * vectors.width + 4 * nearest + 8), 2)
         first_G = grouped(np.sum(sizes_K, axis=0).tolist(), most)
         moved = [self._moved(one, first_G) for one in ([vectors] if within else [vectors, searched])]
-        search = group_jobs.Search(len(centroids_KD), self.least, within, self.forest, device())
+        wanted = Wanted(len(centroids_KD), self.least, self.forest, device())
         products_K = sizes_K[0].astype(float) * sizes_K[-1] / (2 if within else 1)
-        sides = moved[0], None if within else moved[1]
-        jobs = group_jobs.group_jobs(search, first_G, *sides, most, products_K, vectors.width)
+        jobs = group_jobs(wanted, first_G, moved, most, products_K, vectors.width)
         return Search(sorted(jobs, key=lambda job: -job.work), (), facts)
 
     def _assigned(
@@ -146,7 +143,7 @@ class SpilledSearch:
         found = Recall(sum(one.found for one in recalls), sum(one.pairs for one in recalls), 0)
         return np.sum(sizes, axis=0), found
 
-    def _moved(self, vectors: SpilledVectors, first_G: np.ndarray) -> MovedVectors:
+    def _moved(self, vectors: SpilledVectors, first_G: np.ndarray) -> Partitions:
         per_vector_s = _MOVED_S_PER_NUMBER * vectors.width
         errands = [
             Move(NumberedFile(*one), _cells(one[0]), Moved.at(one[0]), per_vector_s * (one[2] - one[1]))
@@ -155,7 +152,7 @@ class SpilledSearch:
         counts_FG = np.stack(results(self.desk.find, errands, (first_G,)))
         for errand in errands:
             errand.cells.unlink()
-        return MovedVectors(tuple(errand.to for errand in errands), counts_FG)
+        return Partitions(tuple(errand.to for errand in errands), counts_FG)
 
 
 def recall_facts(recall: Recall) -> dict[str, Any]:
@@ -167,10 +164,6 @@ def recall_facts(recall: Recall) -> dict[str, Any]:
     }
 
 
-def _partition_bytes(whole_bytes: int) -> int:
-    return max(PARTITION_BYTES, -(-whole_bytes // MOST_RANGES))
-
-
 def _work_s(compared: int, width: int) -> float:
     return 2 * width * compared / FLOPS_PER_S
 
@@ -179,17 +172,6 @@ def _cells(file: Path) -> Path:
     return file.with_name(f"{file.name}-cells-by-number")
 
 
-def _shares(column: pa.ChunkedArray) -> Iterator[tuple[Piece, ...]]:
-    """The rows of a column in order, in shares that are not copied; at least one."""
-    rows_per_share = max(SHARE_BYTES // column.type.byte_width, 1)
-    held: list[Piece] = []
-    rows = 0
-    for chunk in column.chunks:
-        for start in range(0, len(chunk), rows_per_share):
-            piece = raw_halves(chunk.slice(start, rows_per_share))
-            if rows + len(piece[0]) > rows_per_share and held:
-                yield tuple(held)
-                held, rows = [], 0
-            held.append(piece)
-            rows += len(piece[0])
-    yield tuple(held) or (raw_halves(pa.array([], column.type)),)
+def _shares(column: pa.ChunkedArray) -> list[tuple[Piece, ...]]:
+    """The rows of a column in shares, which are not copied."""
+    return [tuple(raw_halves(array) for array in arrays) for arrays in shares_of(column)]
