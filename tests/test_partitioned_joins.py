@@ -20,9 +20,10 @@ from curation.dedup.embeddings import vectors_by_cell
 from curation.dedup.join import Values, pairs_of
 from curation.selection import inputs
 from curation.selection.dedup import Dedup
-from curation.selection.likeness import partitions, spilled_cosine
+from curation.selection.likeness import hamming, partitions, spilled_cosine
 from curation.selection.step import Decision, Desk
 from curation.storage.store import Store
+from schemas import columns as c
 
 D = 16
 Sizes = Callable[..., None]
@@ -34,6 +35,7 @@ def sized(monkeypatch: pytest.MonkeyPatch) -> Sizes:
 
     def set_sizes(gathered: int, partition: int = 1 << 30, share: int = 1 << 30, cell: int = 300) -> None:
         monkeypatch.setattr(inputs, "GATHERED_BYTES", gathered)
+        monkeypatch.setattr(hamming, "SHARED_BYTES", gathered)
         monkeypatch.setattr(partitions, "PARTITION_BYTES", partition)
         monkeypatch.setattr(partitions, "SHARE_BYTES", share)
         monkeypatch.setattr(vectors_by_cell, "MOST_IN_ONE_CELL", cell)
@@ -162,6 +164,59 @@ def test_of_another_set_texts_in_partitions_have_the_neighbours_that_they_have_i
     assert 50 < sum(expected["kept"]) < 580
     sized(**sizes)
     assert told(step.decide(rows, [others], Desk(Store.open(tmp_path)))) == expected
+
+
+def codes(rows: int, bits: int, seed: int = 0) -> list[int]:
+    """Codes near others, many of which agree in most of their bits, and some of few ones."""
+    random = np.random.default_rng(seed)
+    whole = [int.from_bytes(random.bytes(bits // 8)) for _ in range(rows)]
+    for n in range(20, rows):
+        kind = random.integers(0, 4)
+        near = whole[random.integers(0, n)]
+        if kind == 0:
+            whole[n] = near ^ sum(1 << int(place) for place in set(random.integers(0, bits, 3).tolist()))
+        elif kind == 1:
+            whole[n] = whole[0] ^ int(random.integers(0, 2**12)) << 20
+        elif kind == 2:
+            whole[n] = near
+    whole[7:10] = [0, 1, 3]
+    return whole
+
+
+def codes_of(found: list[int], bits: int) -> pa.Table:
+    keys = [f"{n * 2654435761 % 2**32:032x}" for n in range(len(found))]
+    if bits == 64:
+        return pa.table({"key": keys, "by_0": pa.array([None, *found[1:]], pa.uint64())})
+    packed = [None, *(code.to_bytes(32, "big") for code in found[1:])]
+    quality = pa.array([(n * 7919) % 101 + 20 for n in range(len(found))], pa.int16())
+    return pa.table({"key": keys, "by_0": pa.array(packed, pa.binary()), "quality": quality})
+
+
+CODE_SIZES = [{"gathered": 0}, {"gathered": 0, "partition": 4_000}, {"gathered": 0, "partition": 800}]
+
+
+@pytest.mark.parametrize("sizes", CODE_SIZES)
+@pytest.mark.parametrize(
+    ("bits", "said"),
+    [(64, {"within": 3}), (64, {"within": 0}), (256, {"within": 9}), (256, {"within": 20, "recall": 0.9})],
+)
+@pytest.mark.parametrize("against", [False, True])
+def test_codes_in_partitions_have_the_survivors_and_neighbours_that_they_have_in_memory(
+    sized: Sizes, sizes: dict[str, int], bits: int, said: dict[str, Any], against: bool, tmp_path: Path
+) -> None:
+    made = {"by": "phash"} if bits == 64 else {"by": "pdq", "quality": "pdq_quality"}
+    step = Dedup(**made, **said, **({"against": "o"} if against else {"survivors": "components"}))
+    step = step.bound({"phash": c.PHASH, "pdq": c.PDQ, "pdq_quality": c.PDQ_QUALITY})
+    rows, others = codes_of(codes(700, bits), bits), []
+    if against:
+        theirs = codes_of(codes(700, bits)[:300] + codes(200, bits, seed=1), bits)
+        named = {"file": ["o.parquet"] * 500, "row": range(500)}
+        others = [pa.table({name: theirs[name] for name in theirs.column_names} | named)]
+    sized(gathered=1 << 40)
+    expected = told(step.decide(rows, others))
+    assert 50 < sum(expected["kept"]) < 690
+    sized(**sizes)
+    assert told(step.decide(rows, others, Desk(Store.open(tmp_path)))) == expected
 
 
 class PartitioningDriver(Driver):

@@ -76,7 +76,7 @@ class Cosine:
             return [spilled_side(column, folder / str(number), desk) for number, column in enumerate(columns)]
         return [_side(column) for column in columns]
 
-    def search(self, side: Side, other: Side | None, desk: Desk, *, forest: bool = False) -> Search:
+    def search(self, side: Side, other: Side | None, desk: Desk, folder: Path, *, forest: bool = False) -> Search:
         """All with all where there are few; else inside the cells of a k-means, with a measured recall."""
         wanted = _RECALL if self.recall is None else self.recall
         if side.spilled:
@@ -98,8 +98,8 @@ class Cosine:
         if centroids_KD is not None:
             facts |= recall_facts(measured_recall(cells, others, self.least, device=where))
         if others is None:
-            return Search(jobs_within(cells, self.least, where), cells.values, facts)
-        return Search(jobs_between(cells, others, self.least, where), cells.values + others.values, facts)
+            return Search([(jobs_within(cells, self.least, where), cells.values)], facts)
+        return Search([(jobs_between(cells, others, self.least, where), cells.values + others.values)], facts)
 
     def covers(self, threshold: str) -> bool:
         """A lower threshold has found it."""

@@ -11,17 +11,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.dedup.hashes.chance import Kind
+from curation.dedup.hashes.codes_by_key import rounds
 from curation.dedup.hashes.distinct_codes import distinct
-from curation.dedup.hashes.hamming import jobs_between, jobs_within
+from curation.dedup.hashes.hamming import jobs_between, jobs_within, tables_within
 from curation.dedup.hashes.low_entropy import exact_only_of_64_bits, exact_only_of_pdq
-from curation.dedup.hashes.sampled import jobs_sampled, sampling_for
-from curation.dedup.join import PairBlock
+from curation.dedup.hashes.sampled import jobs_sampled, sampling_for, tables_sampled
+from curation.dedup.join import PairBlock, Values
 from curation.selection.likeness.likeness import Search, Side
+from curation.selection.likeness.partitions import partition_bytes
 from curation.selection.step import Desk
 from schemas.errors import RunError
 
 _BYTES_OF_256_BITS = 32
 VERSION = 1
+SHARED_BYTES = 16 << 30  # up to here every worker holds all codes, which costs less than sending them by each table
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,37 @@ class Hamming:
         """The distinct codes; NULL has none."""
         return [self._side(table) for table in tables]
 
-    def search(self, side: Side, other: Side | None, desk: Desk, *, forest: bool = False) -> Search:
+    def search(self, side: Side, other: Side | None, desk: Desk, folder: Path, *, forest: bool = False) -> Search:
         """Tables of blocks of bits, or of bits drawn at random."""
         values = side.held if other is None else (*side.held, *other.held)
+        if side.spilled:
+            return self._by_key(values, desk, folder, forest)
         if other is None and self.recall is not None:
             sampling = sampling_for(values, self.within, self.recall)
             if sampling is not None:
                 promised = {"recall": round(sampling.recall_at(self.within), 4)}
-                return Search(jobs_sampled(values, self.within, sampling), values, promised)
+                return Search([(jobs_sampled(values, self.within, sampling), values)], promised)
         jobs = jobs_within(values, self.within) if other is None else jobs_between(values, self.within)
-        return Search(jobs, values, {"recall": 1.0})
+        return Search([(jobs, values)], {"recall": 1.0})
+
+    def _by_key(self, values: Values, desk: Desk, folder: Path, forest: bool) -> Search:
+        """The same by rounds of partitions, for codes that outgrow memory."""
+        sampling = None
+        if len(values) == 2 and self.recall is not None:
+            sampling = sampling_for(values, self.within, self.recall)
+        tables = tables_within(values, self.within) if sampling is None else tables_sampled(sampling)
+        recall = 1.0 if sampling is None else round(sampling.recall_at(self.within), 4)
+        whole_bytes = sum(codes.nbytes for codes in values[::2])
+        found = rounds(
+            tables if self.within else [],
+            values,
+            self.within,
+            partition_bytes(whole_bytes),
+            folder,
+            desk.find,
+            forest=forest,
+        )
+        return Search(found, {"recall": recall})
 
     def covers(self, threshold: str) -> bool:
         """A sample of a wider radius is another sample."""
@@ -87,7 +111,7 @@ class Hamming:
         exact_only_U = self._exact_only(codes_U, group_M, table, is_valid_N)
         named = hashlib.sha256(codes_U.tobytes() + exact_only_U.tobytes()).hexdigest()
         facts = {"exact_only": int(exact_only_U[group_M].sum())} if exact_only_U.any() else {}
-        return Side(group_N, len(codes_U), named, (codes_U, exact_only_U), facts)
+        return Side(group_N, len(codes_U), named, (codes_U, exact_only_U), facts, codes_U.nbytes > SHARED_BYTES)
 
     def _exact_only(self, codes_U: np.ndarray, group_M: np.ndarray, table: pa.Table, is_valid_N: np.ndarray) -> Any:
         if "quality" in table.column_names:

@@ -63,7 +63,7 @@ class Jaccard:
         cut = tables[0].num_rows
         return [_side(sets.of_texts(slice(0, cut))), _side(sets.of_texts(slice(cut, None)))]
 
-    def search(self, side: Side, other: Side | None, desk: Desk, *, forest: bool = False) -> Search:
+    def search(self, side: Side, other: Side | None, desk: Desk, folder: Path, *, forest: bool = False) -> Search:
         """By the rarest words that two sets share, or by MinHash."""
         if side.spilled:
             return spilled_search(side, other, self.least, desk, forest=forest)
@@ -75,13 +75,13 @@ class Jaccard:
                 else minhash.cross_join(side.held, other.held, self.least, banding)
             )
             promised = round(banding.recall(float(self.least)), 4)
-            return Search(joined[1], joined[0], {"recall": promised, "bands": banding.bands, "rows": banding.rows})
+            return Search([(joined[1], joined[0])], {"recall": promised, "bands": banding.bands, "rows": banding.rows})
         values, jobs = (
             jaccard.self_join(side.held, self.least)
             if other is None
             else jaccard.cross_join(side.held, other.held, self.least)
         )
-        return Search(jobs, values, {"recall": 1.0})
+        return Search([(jobs, values)], {"recall": 1.0})
 
     def covers(self, threshold: str) -> bool:
         """MinHash of a lower threshold is another sample."""

@@ -5,7 +5,7 @@ N: rows; U, V: distinct values; P: pairs.
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,10 +37,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Search:
-    """What finds the pairs: jobs over values; `facts` are known before, such as the recall that is promised."""
+    """What finds the pairs: jobs over values, in rounds that come one after the other.
 
-    jobs: Sequence[Job]
-    values: Values
+    `facts` are known before, such as the recall that is promised.
+    """
+
+    rounds: Iterable[tuple[Sequence[Job], Values]]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -69,7 +71,7 @@ class Likeness(Protocol):
         What memory does not hold may lie in the folder, while there is one.
         """
 
-    def search(self, side: Side, other: Side | None, desk: Desk, *, forest: bool) -> Search:
+    def search(self, side: Side, other: Side | None, desk: Desk, folder: Path, *, forest: bool) -> Search:
         """What finds the pairs inside one side (left < right), or between two.
 
         With `forest`, only as many of the pairs inside a spilled side as connect what all connect.
@@ -104,16 +106,17 @@ def pairs_of_sides(
     sides = side, side if other is None else other
     forest = connected and side.spilled and other is None
     if desk.store is None:
-        search = likeness.search(side, other, desk, forest=forest)
-        return _near(likeness, desk.find(search.jobs, search.values), *sides), search.facts
+        search = likeness.search(side, other, desk, folder, forest=forest)
+        blocks = (block for round_ in search.rounds for block in desk.find(*round_))
+        return _near(likeness, blocks, *sides), search.facts
     named = [*likeness.identity, side.digest, None if other is None else other.digest]
     found = recall_pairs(desk.store, digest(named), likeness.covers)
     if found is None and forest:
         named.append("forest")
         found = recall_pairs(desk.store, digest(named), lambda threshold: threshold == likeness.threshold)
     if found is None:
-        search = likeness.search(side, other, desk, forest=forest)
-        blocks = pairs_by_files(desk.find, search.jobs, search.values, folder)
+        search = likeness.search(side, other, desk, folder, forest=forest)
+        blocks = (block for round_ in search.rounds for block in pairs_by_files(desk.find, *round_, folder))
         found = keep_pairs(desk.store, digest(named), likeness.threshold, blocks, search.facts)
     return _near(likeness, found.blocks(), *sides), found.facts
 

@@ -63,7 +63,7 @@ class SpilledSearch:
         searched: SpilledVectors = vectors if other is None else other.held
         cells = pool_cells(len(vectors))
         if not len(vectors):
-            return Search([], (), {"recall": 1.0})
+            return Search([], {"recall": 1.0})
         if cells is None:
             first_1D = vectors.rows(0, 1)  # one cell, whatever its centre
             return self._joined(vectors, searched, first_1D, 1, {"recall": 1.0})
@@ -120,7 +120,7 @@ class SpilledSearch:
         wanted = Wanted(len(centroids_KD), self.least, self.forest, device())
         products_K = sizes_K[0].astype(float) * sizes_K[-1] / (2 if within else 1)
         jobs = group_jobs(wanted, first_G, moved, most, products_K, vectors.width)
-        return Search(sorted(jobs, key=lambda job: -job.work), (), facts)
+        return Search([(sorted(jobs, key=lambda job: -job.work), ())], facts)
 
     def _assigned(
         self, vectors: SpilledVectors, sample: Values, nearest: int, within: bool

@@ -48,7 +48,7 @@ def spilled_search(side: Side, other: Side | None, least: Fraction, desk: Desk, 
     sides = [Partitions(files, counts_F2G[:, 0]) for files, counts_F2G in sent]
     words_G = np.sum([counts_F2G[:, 1].sum(axis=0) for _, counts_F2G in sent], axis=0)
     jobs = words_jobs(least, sides, words_G, partition_bytes(whole_bytes) // _BYTES_PER_WORD, forest=forest)
-    return Search(sorted(jobs, key=lambda job: -job.work), (), {"recall": 1.0})
+    return Search([(sorted(jobs, key=lambda job: -job.work), ())], {"recall": 1.0})
 
 
 def _sent(sets: SpilledSets, partner_S: np.ndarray, partitions: int, desk: Desk) -> tuple[tuple[Path, ...], np.ndarray]:
