@@ -10,6 +10,7 @@ done twice at once, changes nothing.
 """
 
 import contextlib
+import itertools
 import math
 import os
 import uuid
@@ -62,11 +63,17 @@ class _PairsToFile:
     def work(self) -> float:
         return self.job.work
 
-    def run(self, values: Values) -> None:
+    def run(self, values: Values) -> bool:
+        """Whether there are any: many jobs find none, and leave no file."""
+        blocks = _gathered(self.job.pairs(values))
+        first = next(blocks, None)
+        if first is None:
+            return False
         with new_file(self.path) as file:
-            for block in _gathered(self.job.pairs(values)):
+            for block in itertools.chain([first], blocks):
                 for array in block:
                     np.save(file, array)
+        return True
 
 
 def results(find: FindPairs, errands: Sequence[Errand], values: Values = ()) -> list[Any]:
@@ -83,8 +90,8 @@ def pairs_by_files(find: FindPairs, jobs: Sequence[Job], values: Values, folder:
     Neither the jobs nor the caller hold all pairs of a job at once; a file goes when it was read.
     """
     paths = [folder / f"pairs-{number:06d}" for number in range(len(jobs))]
-    results(find, [_PairsToFile(job, path) for job, path in zip(jobs, paths, strict=True)], values)
-    for path in paths:
+    wrote = results(find, [_PairsToFile(*both) for both in zip(jobs, paths, strict=True)], values)
+    for path in itertools.compress(paths, wrote):
         with open(path, "rb") as file:
             end = os.fstat(file.fileno()).st_size
             while file.tell() < end:
