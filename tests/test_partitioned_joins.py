@@ -1,12 +1,13 @@
 """Joins of values that outgrow memory, by partition: the same survivors, and no job has more than its share."""
 
-import itertools
 import contextlib
+import itertools
 import json
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from partitioned_joins_on_ray import MORTAL
 from test_on_ray import Driver, address, curated_bytes, home  # noqa: F401
 
 from curation.dedup.embeddings import vectors_by_cell
+from curation.dedup.embeddings.cosine import jobs_within
+from curation.dedup.embeddings.distinct_vectors import distinct
 from curation.dedup.hashes import hamming as hamming_join
 from curation.dedup.join import Values, pairs_of
 from curation.dedup.texts import spilled_words
@@ -387,6 +390,23 @@ def test_rows_that_outgrow_memory_are_gathered_in_a_file_and_are_the_same_rows(s
         sized(gathered=most)
         before = pa.total_allocated_bytes()
         found = inputs.gathered((pa.concat_tables([part]).combine_chunks() for part in parts), tmp_path / "tmp")
+        assert found is not None
         assert found.equals(whole)
         assert pa.total_allocated_bytes() - before < 5_000 or most > 5_000
     assert not list((tmp_path / "tmp").iterdir())
+    assert inputs.gathered([], tmp_path) is None
+
+
+def test_a_job_for_a_device_that_its_worker_does_not_have_finds_the_pairs_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    vectors_UD = distinct(clustered(400))[0]
+    centroids_KD = vectors_UD[:10]
+    found = []
+    for device in ("cpu", "cuda"):
+        by_cell = vectors_by_cell.VectorsByCell.of(vectors_UD, centroids_KD, 2, device)
+        jobs = jobs_within(by_cell, Fraction("0.9"), device)
+        found.append([array.tolist() for block in pairs_of(jobs, by_cell.values) for array in block])
+    assert found[0] == found[1]
+    assert found[0]

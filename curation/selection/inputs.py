@@ -50,8 +50,8 @@ def input_table(step: DatasetStep, table: pa.Table) -> pa.Table:
     return pa.table({KEY.name: table[KEY.name], **seen, **stored})
 
 
-def gathered(tables: Iterable[pa.Table], folder: Path | None) -> pa.Table:
-    """The rows of at least one table in one; what outgrows memory lies in a file of the folder, and is read from there.
+def gathered(tables: Iterable[pa.Table], folder: Path | None) -> pa.Table | None:
+    """The rows of all tables in one, None of none; what outgrows memory is read from a file of the folder.
 
     The file has lost its name when this returns: it goes with the table, or with the process.
     """
@@ -63,7 +63,7 @@ def gathered(tables: Iterable[pa.Table], folder: Path | None) -> pa.Table:
         held_bytes += table.nbytes
         if folder is not None and outgrows_memory(held_bytes):
             return _on_disk(held, coming, folder)
-    return pa.concat_tables(held)
+    return pa.concat_tables(held) if held else None
 
 
 def _on_disk(held: list[pa.Table], coming: Iterator[pa.Table], folder: Path) -> pa.Table:

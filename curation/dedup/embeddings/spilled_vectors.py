@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,19 @@ from curation.dedup.join import FindPairs, Values
 
 _S_PER_NUMBER = 3e-9  # measured: reading, hashing, sorting
 Piece = tuple[np.ndarray, np.ndarray]  # vectors_ND (float16), is_valid_N
+
+
+class NumberedFile(NamedTuple):
+    """The vectors of a file; the first of them has the number `begin` in its pool, the last `end` - 1."""
+
+    file: Path
+    begin: int
+    end: int
+
+    @property
+    def rows(self) -> int:
+        """How many vectors it has."""
+        return self.end - self.begin
 
 
 @dataclass(frozen=True)
@@ -34,9 +48,10 @@ class SpilledVectors:
         return self.starts_R1[-1]
 
     @property
-    def ranges(self) -> list[tuple[Path, int, int]]:
-        """Of each range the file, and the numbers of its vectors: `begin` to `end`."""
-        return [(range_file(self.folder, r), *ends) for r, ends in enumerate(itertools.pairwise(self.starts_R1))]
+    def ranges(self) -> list[NumberedFile]:
+        """The file of each range."""
+        ends = enumerate(itertools.pairwise(self.starts_R1))
+        return [NumberedFile(range_file(self.folder, r), begin, end) for r, (begin, end) in ends]
 
     def rows(self, begin: int, end: int) -> np.ndarray:
         """The vectors with the numbers `begin` to `end`."""

@@ -16,18 +16,11 @@ import numpy as np
 from curation.dedup.embeddings.cells import nearest_cells
 from curation.dedup.embeddings.cosine_recall import Recall, Sample, pairs_needing_cells, recall_of_sample
 from curation.dedup.embeddings.exact_cosine import Vectors
+from curation.dedup.embeddings.spilled_vectors import NumberedFile
 from curation.dedup.exchange import leave, rows_of
 from curation.dedup.join import Values
 
 _ROWS_PER_TILE = 1 << 14
-
-
-class NumberedFile(NamedTuple):
-    """The vectors of a file; the first of them has the number `begin` in its pool, the last `end` - 1."""
-
-    file: Path
-    begin: int
-    end: int
 
 
 @dataclass(frozen=True)

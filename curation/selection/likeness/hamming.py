@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,9 @@ class Hamming:
 
     def sides(self, tables: Sequence[pa.Table], desk: Desk, folder: Path) -> list[Side]:
         """The distinct codes; NULL has none."""
-        return [self._side(table) for table in tables]
+        sides = [self._side(table) for table in tables]
+        spilled = sum(side.held[0].nbytes for side in sides) > SHARED_BYTES
+        return [replace(side, spilled=spilled) for side in sides]
 
     def search(self, side: Side, other: Side | None, desk: Desk, folder: Path, *, forest: bool = False) -> Search:
         """Tables of blocks of bits, or of bits drawn at random."""
@@ -111,7 +113,7 @@ class Hamming:
         exact_only_U = self._exact_only(codes_U, group_M, table, is_valid_N)
         named = hashlib.sha256(codes_U.tobytes() + exact_only_U.tobytes()).hexdigest()
         facts = {"exact_only": int(exact_only_U[group_M].sum())} if exact_only_U.any() else {}
-        return Side(group_N, len(codes_U), named, (codes_U, exact_only_U), facts, codes_U.nbytes > SHARED_BYTES)
+        return Side(group_N, len(codes_U), named, (codes_U, exact_only_U), facts)
 
     def _exact_only(self, codes_U: np.ndarray, group_M: np.ndarray, table: pa.Table, is_valid_N: np.ndarray) -> Any:
         if "quality" in table.column_names:

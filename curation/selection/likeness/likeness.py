@@ -32,7 +32,7 @@ class Side:
     digest: str
     held: Any  # the values, as their kind holds them
     facts: Mapping[str, Any] = field(default_factory=dict)
-    spilled: bool = False  # whether the values lie in files, for they outgrow memory
+    spilled: bool = False  # whether they are so many that no worker should hold all of them
 
 
 @dataclass(frozen=True)

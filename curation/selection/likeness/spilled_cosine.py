@@ -23,7 +23,7 @@ from curation.dedup.embeddings.group_jobs import Wanted, group_jobs
 from curation.dedup.embeddings.kmeans import SAMPLE_PER_CELL, KMeans, digest
 from curation.dedup.embeddings.spilled_vectors import Piece, SpilledVectors, spill
 from curation.dedup.embeddings.vectors_by_cell import centroids_of_sample, pool_cells
-from curation.dedup.embeddings.vectors_by_group import Assign, CellsNeeded, Move, Moved, NumberedFile, grouped
+from curation.dedup.embeddings.vectors_by_group import Assign, CellsNeeded, Move, Moved, grouped
 from curation.dedup.exchange import results
 from curation.dedup.join import Values
 from curation.dedup.tiles import Partitions
@@ -87,10 +87,7 @@ class SpilledSearch:
         sample = centroids_KD, vectors.rows(int(number_S[0]), len(vectors)), number_S
         per_vector_s = _work_s(SAMPLED, vectors.width)
         within, where = searched is vectors, device()
-        errands = [
-            CellsNeeded(NumberedFile(*one), within, self.least, where, per_vector_s * (one[2] - one[1]))
-            for one in searched.ranges
-        ]
+        errands = [CellsNeeded(one, within, self.least, where, per_vector_s * one.rows) for one in searched.ranges]
         needing = np.sum(results(self.desk.find, errands, sample), axis=0)
         return fewest_cells(needing, self.recall, len(centroids_KD))
 
@@ -128,15 +125,7 @@ class SpilledSearch:
         """The sizes of cells as sizes_K, and which pairs of the sample share one."""
         per_vector_s = _work_s(len(sample[0]) + len(sample[1]), vectors.width)
         errands = [
-            Assign(
-                NumberedFile(*one),
-                _cells(one[0]),
-                nearest,
-                within,
-                self.least,
-                device(),
-                per_vector_s * (one[2] - one[1]),
-            )
+            Assign(one, _cells(one.file), nearest, within, self.least, device(), per_vector_s * one.rows)
             for one in vectors.ranges
         ]
         sizes, recalls = zip(*results(self.desk.find, errands, sample), strict=True)
@@ -145,10 +134,7 @@ class SpilledSearch:
 
     def _moved(self, vectors: SpilledVectors, first_G: np.ndarray) -> Partitions:
         per_vector_s = _MOVED_S_PER_NUMBER * vectors.width
-        errands = [
-            Move(NumberedFile(*one), _cells(one[0]), Moved.at(one[0]), per_vector_s * (one[2] - one[1]))
-            for one in vectors.ranges
-        ]
+        errands = [Move(one, _cells(one.file), Moved.at(one.file), per_vector_s * one.rows) for one in vectors.ranges]
         counts_FG = np.stack(results(self.desk.find, errands, (first_G,)))
         for errand in errands:
             errand.cells.unlink()
