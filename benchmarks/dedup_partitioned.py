@@ -12,6 +12,7 @@ Goal: no task holds more than five partitions and what its product needs (64 MB)
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 from dedup_semantic import clip_like
 
@@ -59,7 +59,8 @@ def main() -> None:
         )
         told = {way: _one(way, data, arguments) for way in ("gathered", "partitioned")}
     for way, one in told.items():
-        print(f"{way:<12} {one['seconds']:6.1f} s, driver {one['driver_mb']:7,.0f} MB")
+        own_mb = f"{one['own_mb']:,.0f} without pages of files"
+        print(f"{way:<12} {one['seconds']:6.1f} s, driver {one['driver_mb']:7,.0f} MB ({own_mb})")
     tasks = told["partitioned"]["task_mb"]
     for kind, peak_mb in tasks.items():
         print(f"  {kind:<14} {peak_mb:7,.0f} MB")
@@ -99,23 +100,29 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     tasks = Tasks()
     step.decide(pa.table({"key": ["a", "b"], "by_0": pa.array([b"\x00<", b"\x00<"], pa.binary(2))}))  # compiles
     rows = pa.ipc.open_file(pa.memory_map(str(arguments.data))).read_all()
-    with tempfile.TemporaryDirectory() as folder, Peak(psutil.Process()) as driver:
+    with tempfile.TemporaryDirectory() as folder, Peak(os.getpid()) as driver:
         desk = Desk(Store.open(folder), tasks.find) if arguments.way == "partitioned" else Desk(Store.open(folder))
         began = time.perf_counter()
         kept_N = step.decide(rows, (), desk).kept
         seconds = time.perf_counter() - began
     tasks.close()
     survivors = hashlib.sha256(kept_N.tobytes()).hexdigest()
-    return {"seconds": seconds, "driver_mb": driver.mb, "task_mb": tasks.peak_mb, "survivors": survivors}
+    return {
+        "seconds": seconds,
+        "driver_mb": driver.mb,
+        "own_mb": driver.own_mb,
+        "task_mb": tasks.peak_mb,
+        "survivors": survivors,
+    }
 
 
 class Peak:
     """The most memory (PSS) that a process has while this is open, less what it had before, in MB."""
 
-    def __init__(self, process: psutil.Process) -> None:
-        self._process, self._ended = process, threading.Event()
-        self._before = process.memory_full_info().pss
-        self.mb = 0.0
+    def __init__(self, number: int) -> None:
+        self._file, self._ended = Path(f"/proc/{number}/smaps_rollup"), threading.Event()
+        self._before = self._now()
+        self.mb, self.own_mb = 0.0, 0.0  # own: without pages of files
 
     def __enter__(self) -> "Peak":
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -128,7 +135,14 @@ class Peak:
 
     def _look(self) -> None:
         while not self._ended.wait(EVERY_S):
-            self.mb = max(self.mb, (self._process.memory_full_info().pss - self._before) / 1e6)
+            now = self._now()
+            self.mb, self.own_mb = max(self.mb, now[0] - self._before[0]), max(self.own_mb, now[1] - self._before[1])
+
+    def _now(self) -> tuple[float, float]:
+        """PSS and its anonymous part, in MB."""
+        lines = dict(line.split(":", 1) for line in self._file.read_text().splitlines()[1:])
+        pss_kb, anonymous_kb = (float(lines[name].split()[0]) for name in ("Pss", "Pss_Anon"))
+        return pss_kb / 1e3, anonymous_kb / 1e3
 
 
 class Tasks:
@@ -137,7 +151,7 @@ class Tasks:
     def __init__(self) -> None:
         self.peak_mb: dict[str, float] = {}
         self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        self._process = psutil.Process(self._pool.submit(_ready).result())
+        self._process = self._pool.submit(_ready).result()
 
     def find(self, jobs: Sequence[Any], values: tuple[np.ndarray, ...]) -> Iterator[Any]:
         for job in jobs:
@@ -153,8 +167,6 @@ class Tasks:
 
 def _ready() -> int:
     """Load compiled code by a small join; this process's number."""
-    import os
-
     step = Dedup(by="v", cosine=0.9)
     inputs.GATHERED_BYTES = 0
     stored = np.random.default_rng(0).standard_normal((50, 64)).astype(np.float16)

@@ -22,7 +22,7 @@ from curation.dedup.texts.jaccard import join_by_some
 from curation.dedup.texts.word_sets import WordSets
 from curation.dedup.tiles import Partitions, Slices, pairs_of_tiles
 
-_S_PER_WORD = 2e-8  # measured, of sending and of joining
+S_PER_WORD = 2e-8  # measured, of sending and of joining
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def words_jobs(
                 left,
                 right,
                 len(sides) == 1,
-                _S_PER_WORD * min(words, most_words),
+                S_PER_WORD * min(words, most_words),
             )
 
 
@@ -124,8 +124,18 @@ def _renumbered(sides: list[Ragged]) -> tuple[np.ndarray, list[WordSets]]:
     ]
 
 
-def _partitions(code_V: np.ndarray, partitions: int) -> np.ndarray:
-    return ((code_V * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) % np.uint64(partitions)
+@njit(inline="always")
+def _partition(code, partitions):  # type: ignore[no-untyped-def]
+    return np.int64(((code * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) % np.uint64(partitions))
+
+
+@njit(cache=True, nogil=True)
+def _partitions(code_V, partitions):  # type: ignore[no-untyped-def]
+    """The partition of each code."""
+    partition_V = np.empty(len(code_V), np.int64)
+    for v in range(len(code_V)):
+        partition_V[v] = _partition(code_V[v], partitions)
+    return partition_V
 
 
 @njit(cache=True, nogil=True)
@@ -140,7 +150,7 @@ def _sent(starts_U1, codes_T, partner_S, partitions):  # type: ignore[no-untyped
     for u in range(len(starts_U1) - 1):
         size, begun = starts_U1[u + 1] - starts_U1[u], sent
         for code in codes_T[starts_U1[u] : starts_U1[u] + size - partner_S[size] + 1]:
-            partition = np.int64(((code * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) % np.uint64(partitions))
+            partition = _partition(code, partitions)
             is_new = True
             for m in range(begun, sent):
                 is_new &= partition_M[m] != partition

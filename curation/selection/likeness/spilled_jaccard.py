@@ -15,7 +15,7 @@ import pyarrow as pa
 from curation.dedup.exchange import results
 from curation.dedup.ragged import forget
 from curation.dedup.texts.overlap import partner_sizes
-from curation.dedup.texts.sets_by_word import Send, words_jobs
+from curation.dedup.texts.sets_by_word import S_PER_WORD, Send, words_jobs
 from curation.dedup.texts.spilled_sets import SpilledSets, spill
 from curation.dedup.tiles import Partitions
 from curation.selection.likeness.likeness import Search, Side
@@ -23,7 +23,6 @@ from curation.selection.likeness.partitions import partition_bytes, ranges_of, s
 from curation.selection.step import Desk
 
 _BYTES_PER_WORD = 32  # that a job holds: its code, its number, its entry in a list
-_S_PER_WORD = 2e-8
 
 
 def spilled_sides(columns: Sequence[pa.ChunkedArray], folder: Path, desk: Desk) -> list[Side]:
@@ -57,7 +56,7 @@ def _sent(sets: SpilledSets, partner_S: np.ndarray, partitions: int, desk: Desk)
     for file, begin, end in sets.ranges:
         words = int(sets.size_U[begin:end].sum(dtype=np.int64))
         to = file.with_name(f"{file.name}-by-word")
-        errands.append(Send(file, begin, to, partitions, _S_PER_WORD * words))
+        errands.append(Send(file, begin, to, partitions, S_PER_WORD * words))
     counts_F2G = np.stack(results(desk.find, errands, (partner_S,)))
     for errand in errands:
         forget(errand.sets)
