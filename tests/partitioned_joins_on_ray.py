@@ -26,7 +26,7 @@ find = joins._find
 def main() -> None:
     """Answer until nobody asks."""
     inputs.GATHERED_BYTES = hamming.SHARED_BYTES = 0
-    partitions.PARTITION_BYTES, partitions.SHARE_BYTES = 4_000, 2_000
+    partitions.PARTITION_BYTES, partitions.SHARE_BYTES = 6_000, 4_000
     vectors_by_cell.MOST_IN_ONE_CELL = 100
     joins._find = deadly(Path(sys.argv[2]), MORTAL)
     drivers_on_ray.main()

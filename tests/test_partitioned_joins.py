@@ -273,7 +273,6 @@ def test_workers_that_join_partitions_and_are_killed_decide_as_one_process_does(
         "steps": [
             {"derive": {"phash": "code::UBIGINT"}},
             {"dedup": {"by": "phash", "within": 1, "survivors": "greedy"}},
-            {"dedup": {"by": "vector", "cosine": 0.95, "survivors": "greedy"}},
             {"dedup": {"by": "caption", "jaccard": 0.7}},
             {"dedup": {"by": "vector", "cosine": 0.92}},
             {"dedup": {"by": "vector", "cosine": 0.85} | against},
