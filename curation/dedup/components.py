@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from curation.dedup.join import PairBlock
+
 EdgeBlock = tuple[np.ndarray, np.ndarray]  # left_P, right_P: the nodes that each edge joins
 LARGE_SHARE = 0.01  # of the pool: a component that holds more is hardly one picture
 
@@ -29,11 +31,31 @@ def spanning_forest(edge_blocks: Iterable[EdgeBlock], nodes: int) -> Iterator[Ed
     They connect what all edges connect, so jobs pass on the forest of their own edges, and the forest of several
     forests is one of all their edges.
     """
-    parent_N = _singles(nodes)
+    forest = Forest(nodes)
     for left_P, right_P in edge_blocks:
-        joins_P = np.empty(len(left_P), np.bool_)
-        _join(parent_N, left_P, right_P, joins_P)
+        joins_P = forest.joining(left_P, right_P)
         yield left_P[joins_P], right_P[joins_P]
+
+
+class Forest:
+    """What is connected so far, of so many nodes: edges come block by block."""
+
+    def __init__(self, nodes: int) -> None:
+        self._parent_N = _singles(nodes)
+
+    def joining(self, left_P: np.ndarray, right_P: np.ndarray) -> np.ndarray:
+        """Take in the edges of a block; which of them join what no edge before them joins, as bool_P."""
+        joins_P = np.empty(len(left_P), np.bool_)
+        _join(self._parent_N, left_P, right_P, joins_P)
+        return joins_P
+
+
+def thinned(pairs: Iterable[PairBlock], nodes: int, shift: int) -> Iterator[PairBlock]:
+    """Of pairs with what was measured the spanning forest; the right's numbers count from `shift` on as nodes."""
+    forest = Forest(nodes)
+    for left_P, right_P, measure_P in pairs:
+        joins_P = forest.joining(left_P, right_P + shift)
+        yield left_P[joins_P], right_P[joins_P], measure_P[joins_P]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.selection.likeness.likeness import Likeness, pairs_of_sides
+from curation.selection.likeness.likeness import Likeness, pairs_of_sides, scratch
 from curation.selection.step import Desk
 
 Facts = dict[str, Any]
@@ -27,9 +27,10 @@ def like_leaders(
     """The row that each gives way to by a rule of survivors, as `leader_N`; what does not compare leads itself."""
     from curation.dedup.leaders import leaders
 
-    (side,) = likeness.sides([rows])
-    pairs, facts = pairs_of_sides(likeness, side, None, desk)
-    return leaders(side.group_N, pairs, rank_N, rule), {**side.facts, **facts}
+    with scratch(desk) as folder:
+        (side,) = likeness.sides([rows], desk, folder)
+        pairs, facts = pairs_of_sides(likeness, side, None, desk, folder, connected=rule == "components")
+        return leaders(side.group_N, pairs, rank_N, rule), {**side.facts, **facts}
 
 
 def rank_of_equal(rows: pa.Table, others: pa.Table, names: list[str], desk: Desk) -> tuple[np.ndarray, Facts]:
@@ -44,11 +45,12 @@ def nearest_like(likeness: Likeness, rows: pa.Table, others: pa.Table, desk: Des
     """The position of the nearest of the others to each row, the first of equally near ones, as `other_N`."""
     from curation.dedup.leaders import first_by_rank, nearest
 
-    side, other = likeness.sides([rows, others])
-    first_V = first_by_rank(other.group_N, np.arange(others.num_rows))
-    pairs, facts = pairs_of_sides(likeness, side, other, desk)
-    # Of equally near values the one whose first row comes first: the others' rows stand for them.
-    nearest_U = nearest(((left_P, first_V[right_P], far_P) for left_P, right_P, far_P in pairs), side.groups)
+    with scratch(desk) as folder:
+        side, other = likeness.sides([rows, others], desk, folder)
+        first_V = first_by_rank(other.group_N, np.arange(others.num_rows))
+        pairs, facts = pairs_of_sides(likeness, side, other, desk, folder)
+        # Of equally near values the one whose first row comes first: the others' rows stand for them.
+        nearest_U = nearest(((left_P, first_V[right_P], far_P) for left_P, right_P, far_P in pairs), side.groups)
     other_N = np.full(rows.num_rows, -1, np.int64)
     has_value_N = side.group_N >= 0
     other_N[has_value_N] = nearest_U[side.group_N[has_value_N]]

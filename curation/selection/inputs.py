@@ -3,7 +3,9 @@
 N: rows; D: numbers per vector.
 """
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,13 @@ from curation import sql
 from curation.selection.step import DatasetStep
 from schemas.columns import KEY
 from schemas.errors import InputError, RunError
+
+GATHERED_BYTES = 4 << 30
+
+
+def outgrows_memory(values_bytes: int) -> bool:
+    """Whether values are so large that no process should hold all of them: it hangs on them, and on no machine."""
+    return values_bytes > GATHERED_BYTES
 
 
 def input_types(step: DatasetStep, columns: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
@@ -39,6 +48,36 @@ def input_table(step: DatasetStep, table: pa.Table) -> pa.Table:
     seen = {name: inputs[name] for name in inputs.column_names}
     stored = {own: stored_vectors(table[name], name) for own, name in step.stored_inputs.items()}
     return pa.table({KEY.name: table[KEY.name], **seen, **stored})
+
+
+def gathered(tables: Iterable[pa.Table], folder: Path | None) -> pa.Table | None:
+    """The rows of all tables in one, None of none; what outgrows memory is read from a file of the folder.
+
+    The file has lost its name when this returns: it goes with the table, or with the process.
+    """
+    coming = iter(tables)
+    held: list[pa.Table] = []
+    held_bytes = 0
+    for table in coming:
+        held.append(table)
+        held_bytes += table.nbytes
+        if folder is not None and outgrows_memory(held_bytes):
+            return _on_disk(held, coming, folder)
+    return pa.concat_tables(held) if held else None
+
+
+def _on_disk(held: list[pa.Table], coming: Iterator[pa.Table], folder: Path) -> pa.Table:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{uuid.uuid4().hex}.arrow"
+    try:
+        with pa.ipc.new_file(str(path), held[0].schema) as writer:
+            while held:
+                writer.write_table(held.pop(0))
+            for table in coming:
+                writer.write_table(table)
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def is_vectors(kind: pa.DataType) -> bool:
@@ -71,11 +110,15 @@ def stored_vectors(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 def halves(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Stored vectors as float16 `vectors_ND` (zeros for NULL), and which rows are not NULL."""
-    array = column.combine_chunks()
+    vectors_ND, is_valid_N = raw_halves(column.combine_chunks())
+    return (vectors_ND if is_valid_N.all() else np.where(is_valid_N[:, None], vectors_ND, 0)), is_valid_N
+
+
+def raw_halves(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The memory of stored vectors as float16 `vectors_ND` (anything for NULL), and which rows are not NULL."""
     width = array.type.byte_width // 2
     is_valid_N = array.is_valid().to_numpy(zero_copy_only=False)
     if not len(array):
         return np.zeros((0, width), np.float16), is_valid_N
     raw = np.frombuffer(array.buffers()[1], np.float16)[array.offset * width :][: len(array) * width]
-    vectors_ND = raw.reshape(len(array), width)
-    return (vectors_ND if is_valid_N.all() else np.where(is_valid_N[:, None], vectors_ND, 0)), is_valid_N
+    return raw.reshape(len(array), width), is_valid_N

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from curation.dedup.embeddings.exact_cosine import Vectors, cosines, usable
-from curation.dedup.embeddings.products import error, near_best, placed
+from curation.dedup.embeddings.products import error, here, near_best, placed
 
 _ROWS_PER_TILE = 1 << 12
 _PRODUCTS_PER_TILE = 1 << 23  # 32 MB of float32
@@ -39,6 +39,7 @@ def nearest_cells(
     There are at least `nearest` centroids. Memory beyond the result: at most 32 MB of products and 4,096 unit vectors
     per thread, and the centroids as float32.
     """
+    device = here(device)
     rows, (cells, width) = len(vectors.norm_N), centroids.bits_ND.shape
     assert 1 <= nearest <= cells, f"{nearest} of {cells} cells"
     cells_Np, cosine_Np = np.empty((rows, nearest), np.int32), np.empty((rows, nearest), np.float64)

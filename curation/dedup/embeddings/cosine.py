@@ -14,14 +14,14 @@ import numpy as np
 
 from curation.dedup.embeddings.exact_cosine import at_least
 from curation.dedup.embeddings.products import at_least as products_at_least
-from curation.dedup.embeddings.products import error, placed
+from curation.dedup.embeddings.products import error, here, placed
 from curation.dedup.embeddings.vectors_by_cell import VectorsByCell, first_common_cell
 from curation.dedup.join import Job, PairBlock, Values
 
 _PRODUCTS_PER_JOB = 1 << 23  # if all of them were pairs, they would take 170 MB
 _NUMBERS_PER_TILE = 1 << 22  # 16 MB of float32
 _STRIP = 256
-_FLOPS_PER_S = 1e11  # of one core; only the order of jobs hangs on it
+FLOPS_PER_S = 1e11  # of one core; only the order of jobs hangs on it
 
 
 def jobs_within(vectors: VectorsByCell, cosine: Fraction, device: str = "cpu") -> list[Job]:
@@ -52,11 +52,12 @@ class Rectangle(NamedTuple):
 
 
 class _Memory(NamedTuple):
-    """What a job writes to again and again: unit vectors of both sides, and their products."""
+    """What a job writes to again and again: unit vectors of both sides, and their products; where these are taken."""
 
     left_units_LD: np.ndarray
     right_units_RD: np.ndarray
     products: np.ndarray
+    device: str
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class CosineJob:
 
     def pairs(self, values: Values) -> Iterator[PairBlock]:
         """Its pairs, strip by strip."""
+        device = here(self.device)
         left = VectorsByCell.from_values(values[:5])
         right = left if self.within else VectorsByCell.from_values(values[5:])
         width = left.vectors.bits_ND.shape[1]
@@ -78,7 +80,8 @@ class CosineJob:
         memory = _Memory(
             np.empty((_STRIP, width), np.float32),
             np.empty((widest, width), np.float32),
-            np.empty(_STRIP * widest if self.device == "cpu" else 0, np.float32),
+            np.empty(_STRIP * widest if device == "cpu" else 0, np.float32),
+            device,
         )
         for rectangle in self.rectangles:
             yield from self._pairs_in(rectangle, left, right, memory)
@@ -90,13 +93,15 @@ class CosineJob:
         cell, left_begin, left_end, right_begin, right_end = rectangle
         left_rows = left.members_M[left.starts_K[cell] :]
         right_rows = right.members_M[right.starts_K[cell] :]
-        right_units = placed(right.vectors.units(right_rows[right_begin:right_end], memory.right_units_RD), self.device)
+        right_units = placed(
+            right.vectors.units(right_rows[right_begin:right_end], memory.right_units_RD), memory.device
+        )
         least = float(self.cosine) - error(memory.right_units_RD.shape[1])
         for begin in range(left_begin, left_end, _STRIP):
             end = min(begin + _STRIP, left_end)
             # Inside one set, members are compared with those at or after them.
             first = max(right_begin, begin) if self.within else right_begin
-            left_units = placed(left.vectors.units(left_rows[begin:end], memory.left_units_LD), self.device)
+            left_units = placed(left.vectors.units(left_rows[begin:end], memory.left_units_LD), memory.device)
             row_C, column_C = products_at_least(left_units, right_units[first - right_begin :], least, memory.products)
             if len(row_C):
                 yield self._decided(left, right, cell, left_rows[begin + row_C], right_rows[first + column_C])
@@ -124,7 +129,7 @@ def _jobs(
     products = 0
 
     def job() -> CosineJob:
-        return CosineJob(tuple(gathered), within, cosine, device, 2 * width * products / _FLOPS_PER_S)
+        return CosineJob(tuple(gathered), within, cosine, device, 2 * width * products / FLOPS_PER_S)
 
     for rectangle in _rectangles(np.diff(left.starts_K), np.diff(right.starts_K), within, width):
         gathered.append(rectangle)

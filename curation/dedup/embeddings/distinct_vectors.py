@@ -15,6 +15,14 @@ def distinct(vectors_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Rows without a direction (NaN, infinity, all zero) have group -1. Vectors are numbered by a hash of their bytes, so
     the first S of them are a random sample.
     """
+    return distinct_by_hash(vectors_ND)[:2]
+
+
+def distinct_by_hash(vectors_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `distinct` gives, and the hash that vectors are in the order of as `hash_U` (uint64).
+
+    The distinct vectors of a pool are those of one range of hashes after the other: each range may be collapsed alone.
+    """
     bits_ND = np.ascontiguousarray(vectors_ND).view(np.uint16)
     rows_M = np.flatnonzero(usable(vectors_ND))
     hash_M = _hashes(bits_ND, rows_M)
@@ -25,7 +33,7 @@ def distinct(vectors_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     _part_collisions(bits_ND, rows_M, is_first_M)
     group_N = np.full(len(vectors_ND), -1, np.int64)
     group_N[rows_M] = np.cumsum(is_first_M) - 1
-    return vectors_ND[rows_M[is_first_M]], group_N
+    return vectors_ND[rows_M[is_first_M]], group_N, hash_M[is_first_M]
 
 
 def _part_collisions(bits_ND: np.ndarray, rows_M: np.ndarray, is_first_M: np.ndarray) -> None:

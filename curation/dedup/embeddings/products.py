@@ -22,6 +22,13 @@ def error(width: int) -> float:
     return (width + 8) * 2.0**-24
 
 
+def here(device: str) -> str:
+    """A torch device, or `cpu` where this process has none: a job may have been made where there is one."""
+    import torch
+
+    return device if device == "cpu" or torch.cuda.is_available() else "cpu"
+
+
 def placed(units_ND: np.ndarray, device: str) -> Any:
     """Unit vectors where they are multiplied: a tensor on a torch device; on `cpu` it shares their memory."""
     import torch

@@ -56,6 +56,15 @@ class VectorsByCell:
         return cls._gathered(vectors, np.zeros((len(vectors.norm_N), 1), np.int32), 1)
 
     @classmethod
+    def of_some_cells(cls, vectors: Vectors, cells_Up: np.ndarray, cells: int, some: range) -> "VectorsByCell":
+        """Vectors whose cells (lowest first, of so many) are known, as members of some of the cells only."""
+        places_M = np.flatnonzero((cells_Up.ravel() >= some.start) & (cells_Up.ravel() < some.stop))
+        cell_M = cells_Up.ravel()[places_M]
+        members_M = places_M[np.argsort(cell_M, kind="stable")] // cells_Up.shape[1]
+        starts_K1 = np.concatenate([[0], np.cumsum(np.bincount(cell_M, minlength=cells))])
+        return cls(vectors, cells_Up, members_M, starts_K1)
+
+    @classmethod
     def _gathered(cls, vectors: Vectors, cells_Up: np.ndarray, cells: int) -> "VectorsByCell":
         """With the members of each cell."""
         order_M = np.argsort(cells_Up.ravel(), kind="stable")
@@ -80,11 +89,17 @@ def pool_centroids(vectors_UD: np.ndarray, kmeans: KMeans) -> np.ndarray | None:
     The work of assigning grows with the number of cells, that of comparing shrinks with it: √N keeps both at N^1.5.
     Cells eight times as large as the mean are divided.
     """
-    distinct = len(vectors_UD)
-    if distinct <= MOST_IN_ONE_CELL:
-        return None
-    cells = round(1.25 * distinct**0.5)
-    sample_SD = vectors_UD[: cells * SAMPLE_PER_CELL]
+    cells = pool_cells(len(vectors_UD))
+    return None if cells is None else centroids_of_sample(vectors_UD[: cells * SAMPLE_PER_CELL], cells, kmeans)
+
+
+def pool_cells(distinct: int) -> int | None:
+    """In how many cells to put so many distinct vectors, before large ones are divided; None for no cells at all."""
+    return None if distinct <= MOST_IN_ONE_CELL else round(1.25 * distinct**0.5)
+
+
+def centroids_of_sample(sample_SD: np.ndarray, cells: int, kmeans: KMeans) -> np.ndarray:
+    """The centroids of so many cells, and of the parts of large ones; the sample is a pool's first 64 per cell."""
     return kmeans.split_large(sample_SD, kmeans.train(sample_SD, cells), 8 * SAMPLE_PER_CELL)
 
 

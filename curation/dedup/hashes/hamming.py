@@ -54,11 +54,7 @@ class TableJob:
             _taken(codes_N, exact_only_N, self.table.key_W, share, shares)
             for codes_N, exact_only_N in zip(values[::2], values[1::2], strict=True)
         ]
-        codes = Codes.in_one_group(*sides)
-        if keyed:
-            yield from _meetings(self.table, codes, self.distance, Cut(codes.rows, 64 * len(self.table.key_W)), room())
-        else:
-            yield from compare_all(self.table, codes, self.distance, room(), self.share, self.shares)
+        yield from table_pairs(self.table, sides, self.distance, self.share, self.shares)
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def jobs_between(values: Values, distance: int, shares: int = 1) -> list[Job]:
     """
     assert len(values) == 4, "a join has codes, which of them are exact-only, other codes, which of those are"
     if distance == 0:
-        return [EqualJob(among_exact_only=False, work=_equal_s(values))]
+        return [EqualJob(among_exact_only=False, work=equal_s(values))]
     return jobs_of_tables(tables_within(values, distance), values, distance, shares)
 
 
@@ -111,7 +107,7 @@ def jobs_of_tables(tables: list[Table], values: Values, distance: int, shares: i
         for share in range(shares)
     ]
     if len(values) == 4 and (values[1].any() or values[3].any()):
-        jobs.append(EqualJob(among_exact_only=True, work=_equal_s(values)))
+        jobs.append(EqualJob(among_exact_only=True, work=equal_s(values)))
     return jobs
 
 
@@ -130,7 +126,21 @@ def tables_within(values: Values, distance: int) -> list[Table]:
     return list(whole.cut(varying_W, distance, k).narrowed()) if k else [whole]
 
 
-def _equal_s(values: Values) -> float:
+def table_pairs(
+    table: Table, sides: list[np.ndarray], distance: int, share: int = 0, shares: int = 1
+) -> Iterator[PairBlock]:
+    """The pairs that meet in a table, of the codes of one side or between two, each as `_taken` gives them.
+
+    A share is only one of the table of all pairs, which has no key.
+    """
+    codes = Codes.in_one_group(*sides)
+    if bits_in(table.key_W) > 0:
+        yield from _meetings(table, codes, distance, Cut(codes.rows, 64 * len(table.key_W)), room())
+    else:
+        yield from compare_all(table, codes, distance, room(), share, shares)
+
+
+def equal_s(values: Values) -> float:
     return 1e-8 * (len(values[0]) + len(values[2]))
 
 

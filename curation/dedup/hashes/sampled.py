@@ -63,7 +63,12 @@ def sampling_for(values: Values, distance: int, recall: float, seed: int = 0) ->
 
 def jobs_sampled(values: Values, distance: int, sampling: Sampling, shares: int = 1) -> list[Job]:
     """Jobs that find pairs within `distance` bits, each in the first table in which it meets."""
-    return jobs_of_tables(_tables(sampling, sampling.tables), values, distance, shares)
+    return jobs_of_tables(tables_sampled(sampling), values, distance, shares)
+
+
+def tables_sampled(sampling: Sampling) -> list[Table]:
+    """The tables of a sampling."""
+    return _tables(sampling, sampling.tables)
 
 
 def _tables(sampling: Sampling, tables: int) -> list[Table]:

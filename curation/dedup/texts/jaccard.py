@@ -73,6 +73,26 @@ def cross_join(sets: WordSets, others: WordSets, threshold: Fraction) -> tuple[V
     return (*bounds, *sides[0], *sides[1]), _jobs(sides)
 
 
+def join_by_some(
+    collections: Sequence[WordSets], threshold: Fraction, is_listed_V: np.ndarray
+) -> tuple[Values, list[TokensJob]]:
+    """Of a self-join or a cross join the pairs whose first shared token is one of some, and nothing is done for others.
+
+    Sets are in the order of their sizes, and all collections number tokens alike.
+    """
+    bounds = bounds_of(collections, threshold)
+    sides = [_listing(_side(sets, bounds), is_listed_V) for sets in collections]
+    return (*bounds, *(array for side in sides for array in side)), _jobs(sides)
+
+
+def _listing(side: Side, is_listed_V: np.ndarray) -> Side:
+    """With the lists of some tokens only; those of others are empty."""
+    lengths_V = np.diff(side.starts_V1)
+    is_listed_E = np.repeat(is_listed_V, lengths_V)
+    starts_V1 = np.concatenate([[0], np.cumsum(lengths_V * is_listed_V)])
+    return side._replace(starts_V1=starts_V1, set_E=side.set_E[is_listed_E], place_E=side.place_E[is_listed_E])
+
+
 def _side(sets: WordSets, bounds: Bounds) -> Side:
     bits_U = parities(sets.starts_U1, sets.tokens_T)
     lists = prefix_lists(sets.starts_U1, sets.tokens_T, bounds.partner_S, len(sets.hash_V))

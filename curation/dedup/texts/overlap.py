@@ -22,9 +22,13 @@ def bounds_of(collections: Sequence[WordSets], threshold: Fraction) -> Bounds:
     """The bounds for every size among these sets. `threshold` is above 0, up to 1; one exactly at it is within."""
     assert 0 < threshold <= 1, threshold
     largest = max(int(np.diff(sets.starts_U1).max(initial=0)) for sets in collections)
-    partner_S = [ceil(threshold * size) for size in range(largest + 1)]
     overlap_S = [least_overlap(sizes, threshold) for sizes in range(2 * largest + 1)]
-    return Bounds(np.array(partner_S, np.int32), np.array(overlap_S, np.int32))
+    return Bounds(partner_sizes(largest, threshold), np.array(overlap_S, np.int32))
+
+
+def partner_sizes(largest: int, threshold: Fraction) -> np.ndarray:
+    """The least size of a partner of a set of each size up to the largest, as int32 partner_S."""
+    return np.array([ceil(threshold * size) for size in range(largest + 1)], np.int32)
 
 
 def least_overlap(sizes: int, threshold: Fraction) -> int:

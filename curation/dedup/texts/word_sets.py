@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
+from curation.dedup.ragged import Ragged
 from curation.dedup.texts.words import binaries, bytes_of, words_of
 
 _PRIME = np.uint64(0x100000001B3)  # FNV's
@@ -32,13 +33,18 @@ class WordSets:
     def __len__(self) -> int:
         return len(self.starts_U1) - 1
 
+    @property
+    def size_U(self) -> np.ndarray:
+        """How many tokens each set has."""
+        return np.diff(self.starts_U1)
+
     def of_texts(self, texts: slice) -> "WordSets":
         """The sets of some of the texts, in the same numbers of tokens: what two joined collections need."""
         set_N = self.set_N[texts]
         is_used_U = np.zeros(len(self), np.bool_)
         is_used_U[set_N[set_N >= 0]] = True
         used_U = np.flatnonzero(is_used_U)
-        starts, tokens = _taken(self.starts_U1, self.tokens_T, used_U)
+        starts, tokens = Ragged(self.starts_U1, self.tokens_T).taken(used_U)
         number_U = np.append(np.cumsum(is_used_U) - 1, -1)  # -1 stays -1
         return WordSets(starts, tokens, number_U[set_N], self.hash_V)
 
@@ -50,15 +56,15 @@ def word_sets(texts: pa.Array | pa.ChunkedArray, words_per_token: int = 1) -> Wo
     """
     assert words_per_token >= 1, words_per_token
     counts_N, words = words_of(texts)
-    tokens, vocabulary = _encoded(words)
-    hash_V = _hashes(*bytes_of(vocabulary))
+    tokens, vocabulary = encoded(words)
+    hash_V = hashes(*bytes_of(vocabulary))
     if words_per_token > 1:
         counts_N, words_RK = _shingles(counts_N, tokens, words_per_token)
         ends_R1 = words_RK.itemsize * words_per_token * np.arange(len(words_RK) + 1)
-        tokens, vocabulary = _encoded(binaries(words_RK.reshape(-1), ends_R1))
+        tokens, vocabulary = encoded(binaries(words_RK.reshape(-1), ends_R1))
         words_VK = np.frombuffer(bytes_of(vocabulary)[0], words_RK.dtype).reshape(-1, words_per_token)
         hash_V = _hashes_of_shingles(words_VK, hash_V)
-    return _numbered(*_distinct(*_as_sets(counts_N, tokens)), hash_V)
+    return _numbered(*distinct_sets(*as_sets(counts_N, tokens)), hash_V)
 
 
 def mixed(hash_N: np.ndarray, value_N: np.ndarray) -> np.ndarray:
@@ -67,13 +73,13 @@ def mixed(hash_N: np.ndarray, value_N: np.ndarray) -> np.ndarray:
     return hash_N ^ (hash_N >> np.uint64(29))
 
 
-def _encoded(values: pa.Array) -> tuple[np.ndarray, pa.Array]:
+def encoded(values: pa.Array) -> tuple[np.ndarray, pa.Array]:
     """Each value's number as int32, and the distinct values in order, which those numbers count."""
-    encoded = values.dictionary_encode()
-    order_V = pc.sort_indices(encoded.dictionary)
+    coded = values.dictionary_encode()
+    order_V = pc.sort_indices(coded.dictionary)
     number_V = np.empty(len(order_V), np.int32)
     number_V[order_V.to_numpy()] = np.arange(len(order_V), dtype=np.int32)
-    return number_V[encoded.indices.to_numpy()], encoded.dictionary.take(order_V)
+    return number_V[coded.indices.to_numpy()], coded.dictionary.take(order_V)
 
 
 def _shingles(counts_N: np.ndarray, words_W: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +104,7 @@ def _hashes_of_shingles(words_VK: np.ndarray, hash_W: np.ndarray) -> np.ndarray:
     return hash_V
 
 
-def _distinct(counts_N: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def distinct_sets(counts_N: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Collapse equal sets: each text's set (-1: empty), and the distinct sets, in order of their first texts."""
     has_words_N = counts_N > 0
     sets = binaries(tokens, 4 * np.append(0, np.cumsum(counts_N[has_words_N]))).dictionary_encode()
@@ -114,30 +120,17 @@ def _numbered(set_N: np.ndarray, starts_U1: np.ndarray, tokens_T: np.ndarray, ha
     number_V = np.empty(len(order_V), np.int32)
     number_V[order_V] = np.arange(len(order_V), dtype=np.int32)
     tokens_T = number_V[tokens_T]
-    _sort_each(starts_U1, tokens_T)
+    sort_each(starts_U1, tokens_T)
     sets = pa.table({"size": np.diff(starts_U1), "tokens": binaries(tokens_T.astype(">i4"), 4 * starts_U1)})
     order_U = pc.sort_indices(sets, sort_keys=[("size", "ascending"), ("tokens", "ascending")]).to_numpy()
     number_U = np.full(len(order_U) + 1, -1, np.int64)  # the last stands for -1, the empty set
     number_U[order_U] = np.arange(len(order_U))
-    starts_U1, tokens_T = _taken(starts_U1, tokens_T, order_U)
+    starts_U1, tokens_T = Ragged(starts_U1, tokens_T).taken(order_U)
     return WordSets(starts_U1, tokens_T, number_U[set_N], hash_V[order_V])
 
 
 @njit(cache=True, nogil=True)
-def _taken(starts_U1, tokens_T, chosen):  # type: ignore[no-untyped-def]
-    """Some of the sets, in that order, as their starts and tokens."""
-    starts = np.zeros(len(chosen) + 1, np.int64)
-    for place in range(len(chosen)):
-        starts[place + 1] = starts[place] + starts_U1[chosen[place] + 1] - starts_U1[chosen[place]]
-    tokens = np.empty(starts[-1], np.int32)
-    for place in range(len(chosen)):
-        for within in range(starts[place + 1] - starts[place]):
-            tokens[starts[place] + within] = tokens_T[starts_U1[chosen[place]] + within]
-    return starts, tokens
-
-
-@njit(cache=True, nogil=True)
-def _as_sets(counts_N, tokens):  # type: ignore[no-untyped-def]
+def as_sets(counts_N, tokens):  # type: ignore[no-untyped-def]
     """Each text's distinct tokens, ascending: how many it has, and the tokens of all texts."""
     tokens = tokens.copy()
     counts = np.empty_like(counts_N)
@@ -155,7 +148,7 @@ def _as_sets(counts_N, tokens):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _sort_each(starts_U1, tokens_T):  # type: ignore[no-untyped-def]
+def sort_each(starts_U1, tokens_T):  # type: ignore[no-untyped-def]
     """Sort each set's tokens in place."""
     for u in range(len(starts_U1) - 1):
         _sort(tokens_T[starts_U1[u] : starts_U1[u + 1]])
@@ -176,7 +169,7 @@ def _sort(tokens):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _hashes(utf8_B, ends_V1):  # type: ignore[no-untyped-def]
+def hashes(utf8_B, ends_V1):  # type: ignore[no-untyped-def]
     """A 64-bit hash of each word (FNV-1a, with its bits mixed at the end)."""
     hash_V = np.empty(len(ends_V1) - 1, np.uint64)
     for v in range(len(hash_V)):

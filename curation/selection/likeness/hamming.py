@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.dedup.hashes.chance import Kind
+from curation.dedup.hashes.codes_by_key import rounds
 from curation.dedup.hashes.distinct_codes import distinct
-from curation.dedup.hashes.hamming import jobs_between, jobs_within
+from curation.dedup.hashes.hamming import jobs_between, jobs_within, tables_within
 from curation.dedup.hashes.low_entropy import exact_only_of_64_bits, exact_only_of_pdq
-from curation.dedup.hashes.sampled import jobs_sampled, sampling_for
-from curation.dedup.join import PairBlock
+from curation.dedup.hashes.sampled import jobs_sampled, sampling_for, tables_sampled
+from curation.dedup.join import PairBlock, Values
 from curation.selection.likeness.likeness import Search, Side
+from curation.selection.likeness.partitions import partition_bytes
 from curation.selection.step import Desk
 from schemas.errors import RunError
 
 _BYTES_OF_256_BITS = 32
 VERSION = 1
+SHARED_BYTES = 16 << 30  # up to here every worker holds all codes, which costs less than sending them by each table
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,43 @@ class Hamming:
         """For reasons."""
         return "of"
 
-    def sides(self, tables: Sequence[pa.Table]) -> list[Side]:
+    def sides(self, tables: Sequence[pa.Table], desk: Desk, folder: Path) -> list[Side]:
         """The distinct codes; NULL has none."""
-        return [self._side(table) for table in tables]
+        sides = [self._side(table) for table in tables]
+        spilled = sum(side.held[0].nbytes for side in sides) > SHARED_BYTES
+        return [replace(side, spilled=spilled) for side in sides]
 
-    def search(self, side: Side, other: Side | None, desk: Desk) -> Search:
+    def search(self, side: Side, other: Side | None, desk: Desk, folder: Path, *, forest: bool = False) -> Search:
         """Tables of blocks of bits, or of bits drawn at random."""
         values = side.held if other is None else (*side.held, *other.held)
+        if side.spilled:
+            return self._by_key(values, desk, folder, forest)
         if other is None and self.recall is not None:
             sampling = sampling_for(values, self.within, self.recall)
             if sampling is not None:
                 promised = {"recall": round(sampling.recall_at(self.within), 4)}
-                return Search(jobs_sampled(values, self.within, sampling), values, promised)
+                return Search([(jobs_sampled(values, self.within, sampling), values)], promised)
         jobs = jobs_within(values, self.within) if other is None else jobs_between(values, self.within)
-        return Search(jobs, values, {"recall": 1.0})
+        return Search([(jobs, values)], {"recall": 1.0})
+
+    def _by_key(self, values: Values, desk: Desk, folder: Path, forest: bool) -> Search:
+        """The same by rounds of partitions, for codes that outgrow memory."""
+        sampling = None
+        if len(values) == 2 and self.recall is not None:
+            sampling = sampling_for(values, self.within, self.recall)
+        tables = tables_within(values, self.within) if sampling is None else tables_sampled(sampling)
+        recall = 1.0 if sampling is None else round(sampling.recall_at(self.within), 4)
+        whole_bytes = sum(codes.nbytes for codes in values[::2])
+        found = rounds(
+            tables if self.within else [],
+            values,
+            self.within,
+            partition_bytes(whole_bytes),
+            folder,
+            desk.find,
+            forest=forest,
+        )
+        return Search(found, {"recall": recall})
 
     def covers(self, threshold: str) -> bool:
         """A sample of a wider radius is another sample."""
