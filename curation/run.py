@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Protocol
@@ -19,7 +19,7 @@ from curation.fates import Fates, first_fates, put_fates, read_fates
 from curation.ingest import Member, Snapshot
 from curation.operator import OK
 from curation.part_rows import PartRows
-from curation.selection.inputs import input_table
+from curation.selection.inputs import gathered, input_table
 from curation.selection.keep import Keep
 from curation.selection.step import Decision, Desk
 from curation.settling import Settling, each
@@ -186,16 +186,19 @@ class Run:
 
     def _decide_barrier(self, step: SelectionStep) -> None:
         places: list[tuple[str, np.ndarray]] = []
-        tables = []
-        for member, (chosen, table) in each(self.snapshot.parts, lambda member: self._inputs(step, member)):
-            if len(chosen):
-                tables.append(table)
-                places.append((member.part.name, chosen))
-        if not tables:
+
+        def alive() -> Iterator[pa.Table]:
+            for member, (chosen, table) in each(self.snapshot.parts, lambda member: self._inputs(step, member)):
+                if len(chosen):
+                    places.append((member.part.name, chosen))
+                    yield table
+
+        rows = gathered(alive(), self._desk.spill)
+        if rows is None:
             return
         against = load_against(step)
         with named(step):
-            decision = step.step.decide(pa.concat_tables(tables), against, self._desk)
+            decision = step.step.decide(rows, against, self._desk)
         assert isinstance(decision, Decision)
         assert len(decision.kept) == sum(len(rows) for _, rows in places)
         self.fates.apply(step, decision, places)

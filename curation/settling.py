@@ -5,8 +5,9 @@ reads a few hundred records and not millions. A record stands under the plan's n
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import TypeVar
 
@@ -31,9 +32,21 @@ Result = TypeVar("Result")
 
 
 def each(members: Sequence[Member], function: Callable[[Member], Result]) -> Iterator[tuple[Member, Result]]:
-    """A function of parts, in their order; reading and SQL leave Python's lock, so threads help."""
+    """A function of parts, in their order, a few ahead of need; reading and SQL leave Python's lock: threads help."""
+    waiting: deque[tuple[Member, Future[Result]]] = deque()
     with ThreadPoolExecutor(_THREADS) as threads:
-        yield from zip(members, threads.map(function, members), strict=True)
+        try:
+            for member in members:
+                waiting.append((member, threads.submit(function, member)))
+                if len(waiting) > 2 * _THREADS:
+                    done, result = waiting.popleft()
+                    yield done, result.result()
+            while waiting:
+                done, result = waiting.popleft()
+                yield done, result.result()
+        finally:
+            for _, left in waiting:
+                left.cancel()
 
 
 class Settling:

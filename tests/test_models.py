@@ -4,10 +4,13 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from evaluation_cases import MODEL, spec_of
 
+from curation.models.clip_model import ClipModel
+from curation.models.loaded_clip import LoadedClip
 from schemas.errors import InputError
 from schemas.towers import Lock, Phase, checked_phases, phase_at
 from training.lengths import (
@@ -78,6 +81,14 @@ def vectors(model) -> tuple[torch.Tensor, torch.Tensor]:
         return model.embed_pictures(pixels(model)), model.embed_captions(model.tokenize(["a cat", "two dogs"]))
 
 
+def vectors_of_clip_embed(folder: Path, model) -> tuple[torch.Tensor, torch.Tensor]:
+    """What curation makes of the same pictures and captions by a model that was trained here."""
+    loaded = LoadedClip(ClipModel(str(folder), None), "cpu", "fp32")
+    shown = [np.asarray(one) for one in pixels(model).permute(0, 2, 3, 1)]
+    found = loaded.pictures(shown, 2)(), loaded.captions(["a cat", "two dogs"], 2)()
+    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+
 # ---------------------------------------------------------------- every kind
 
 
@@ -92,6 +103,8 @@ def test_a_model_of_every_kind_is_built_saved_and_loaded_with_the_same_vectors(t
     again = vectors(load_model(tmp_path / "model", "cpu"))
     assert torch.equal(again[0], image_BD)
     assert torch.equal(again[1], text_BD)
+    stored = vectors_of_clip_embed(tmp_path / "model", model)
+    torch.testing.assert_close(stored, (image_BD, text_BD), atol=1e-5, rtol=1e-5)
 
 
 def test_every_configuration_that_open_clip_ships_is_taken():
@@ -144,6 +157,8 @@ def test_a_text_tower_of_hugging_face_is_built_from_a_folder_and_loaded_when_tha
     bert.rename(tmp_path / "elsewhere")
     after = vectors(load_model(tmp_path / "model", "cpu"))
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    stored = vectors_of_clip_embed(tmp_path / "model", model)
+    torch.testing.assert_close(stored, before, atol=1e-5, rtol=1e-5)
 
 
 def test_weights_of_another_shape_are_refused_by_the_name_of_the_tensor(tmp_path, monkeypatch):

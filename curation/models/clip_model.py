@@ -12,7 +12,7 @@ from typing import Any
 
 from schemas.errors import InputError
 
-CONFIG = "open_clip_config.json"
+CONFIG, TEXT_TOWER = "open_clip_config.json", "text_tower"
 _WEIGHTS = (".safetensors", ".bin", ".pth")
 _BESIDE_WEIGHTS = (".json", ".txt", ".model")  # configuration and tokenizer
 
@@ -36,6 +36,17 @@ class ClipModel:
         if not isinstance(found, int):
             raise InputError(f"model {self.model}: its configuration has no embed_dim; is it an open_clip model?")
         return found
+
+    @property
+    def timm_side_px(self) -> int | None:
+        """The side of the pictures that a timm tower is to be built for, which open_clip leaves undone; else None."""
+        tower = self._config().get("vision_cfg", {})
+        return tower.get("image_size", 224) if self.folder and "timm_model_name" in tower else None
+
+    @property
+    def weights_file(self) -> Path:
+        """A folder's weights, safetensors before pickles."""
+        return min(self._files(_WEIGHTS), key=lambda path: _WEIGHTS.index(path.suffix))
 
     def check(self) -> None:
         """Raise InputError for a model that does not exist, or one without weights."""

@@ -4,8 +4,10 @@ Shapes: B rows of one pass, N rows given, C channels, H and W its side in pixels
 """
 
 import contextlib
+import json
 import logging
 import ssl
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from curation.models.clip_model import ClipModel
+from curation.models.clip_model import CONFIG, TEXT_TOWER, ClipModel
 from schemas.errors import RunError
 from schemas.picture_transform import square
 
@@ -60,13 +62,19 @@ class LoadedClip:
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
         name = f"local-dir:{source.folder}" if source.folder else source.model.replace("/", "-")
-        self._model = open_clip.create_model(
-            name,
-            pretrained=source.weights,
-            device=self._device,
-            require_pretrained=True,
-            force_quick_gelu=quick_gelu(name, source.weights),
-        ).eval()
+        side_px = source.timm_side_px
+        with _loadable(source.folder) as folder:
+            self._model = open_clip.create_model(
+                f"local-dir:{folder}" if folder else name,
+                pretrained=source.weights,
+                device=self._device,
+                load_weights=side_px is None,
+                require_pretrained=side_px is None,
+                force_image_size=side_px,
+                force_quick_gelu=quick_gelu(name, source.weights),
+            ).eval()
+        if side_px is not None:  # weights of that side, which open_clip would load into a tower of another
+            open_clip.load_checkpoint(self._model, str(source.weights_file))
         self._tokenizer = open_clip.get_tokenizer(name)
         cfg = PreprocessCfg(**self._model.visual.preprocess_cfg)
         *self._to_square, _to_floats, normalise = image_transform_v2(cfg, is_train=False).transforms
@@ -125,6 +133,22 @@ class LoadedClip:
         torch.cuda.current_stream().wait_stream(self._copies)
         there.record_stream(torch.cuda.current_stream())
         return there
+
+
+@contextlib.contextmanager
+def _loadable(folder: Path | None) -> Iterator[Path | None]:
+    """The folder as open_clip loads it: a text tower of Hugging Face that lies in it needs no hub."""
+    if folder is None or not (folder / TEXT_TOWER).is_dir():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as beside:
+        for file in folder.iterdir():
+            Path(beside, file.name).symlink_to(file.resolve())
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config["model_cfg"]["text_cfg"]["hf_model_name"] = str(folder / TEXT_TOWER)
+        Path(beside, CONFIG).unlink()
+        Path(beside, CONFIG).write_text(json.dumps(config), encoding="utf-8")
+        yield Path(beside)
 
 
 @contextlib.contextmanager
