@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from small_training import VIT, pairs, spec_of, write_set
+from small_training import VIT, pairs, spec_of, weights_in, write_set
 
 from schemas.errors import InputError, RunError
 from training.launch import launch
@@ -106,3 +107,32 @@ def test_two_ranks_train_from_the_command_line_and_one_result_is_printed(tmp_pat
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].startswith("error: rank ")
     assert "batch_size 33 cannot be shared out evenly among 2 ranks" in refused.stderr
+
+
+def test_two_nodes_of_torchrun_train_what_two_ranks_of_one_machine_do(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "shapes", pairs(64))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment.pop("PREFECT_API_URL", None)
+
+    def asked(output: str) -> list[str]:
+        spec = tmp_path / f"{output}.yaml"
+        fields = spec_of(data, tmp_path / output, model=VIT, samples=32 * 4).model_dump(mode="json")
+        spec.write_text(json.dumps(fields))
+        return ["flows.command_line", "train", str(spec)]
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    meeting = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *meeting, f"--node-rank={rank}", "-m", *asked("nodes")],
+            cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    told = [node.communicate(timeout=170)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], told
+    one = [sys.executable, "-m", *asked("one"), "--nproc", "2"]
+    subprocess.run(one, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=170)
+    assert weights_in(tmp_path / "nodes") == weights_in(tmp_path / "one")
