@@ -30,7 +30,7 @@ from training.generative.loss import answer_loss
 from training.generative.mixture import open_sources
 from training.generative.packing import Budget
 
-SIDE_PX, PATCH_PX, BATCH, MAX_TOKENS, PACKS = 224, 28, 16, 1024, 2
+SIDE_PX, PATCH_PX, BATCH, MAX_TOKENS, PACKS = 224, 28, 16, 768, 3
 WORDS = "a an the red blue green old small large cat dog man woman street table on in beside under with and"
 TEMPLATE = (
     "{%- for message in messages -%}{{- '<|' + message['role'] + '|>' -}}{%- set said -%}"

@@ -12,7 +12,7 @@ from tiny_processors import llava_layout, llava_processor, qwen_layout, qwen_pro
 
 from schemas.errors import InputError
 from training.generative.collation import padded
-from training.generative.conversations import Conversation, Picture, Unfit, captioned
+from training.generative.conversations import Conversation, Picture, Turn, Unfit, captioned
 from training.generative.encoding import Encoder
 from training.generative.packing import Budget
 
@@ -131,6 +131,13 @@ def test_an_answer_without_a_token_is_told() -> None:
     assert made.encode(talk("What?", "x")).label_tokens == 1
     with pytest.raises(Unfit, match="has no token to learn: its answers are empty"):
         made.encode(talk("What?", ""))
+
+
+def test_the_first_token_of_a_sample_is_never_learnt_for_in_a_pack_another_sample_would_tell_it() -> None:
+    template = "{%- for message in messages -%}{%- generation -%}{{- message['content'][0]['text'] -}}{%- endgeneration"
+    made = Encoder(llava_processor(f"{template} -%}}{{%- endfor -%}}"), llava_layout(), Budget(2048))
+    answer = Conversation("talk", (Turn("assistant", ("abc",)),))
+    assert made.encode(answer).labels_T.tolist() == [-100, *tokenizer()("bc", add_special_tokens=False)["input_ids"]]
 
 
 def test_what_a_processor_refuses_is_told_of_the_sample() -> None:
