@@ -36,9 +36,10 @@ from training.batches import Batch, batches
 from training.checkpoint import State
 from training.curated_set import open_sets
 from training.learner import Contrastive
-from training.loop import optimizer_for, take_step
+from training.loop import take_step
 from training.meters import peak_flops, training_flops
 from training.model import Model, build_model
+from training.optimizer import optimizer_for
 from training.spike_guard import SpikeGuard
 from training.uploads import uploaded
 

@@ -17,8 +17,8 @@ from schemas.training import TrainingSpec
 from training.batches import Batch
 from training.checkpoint import State
 from training.learner import Contrastive
-from training.loop import optimizer_for
 from training.model import Model, build_model
+from training.optimizer import optimizer_for
 
 MODEL = str(Path(__file__).with_name("tiny_conv.json"))
 VIT = str(Path(__file__).with_name("tiny_vit.json"))

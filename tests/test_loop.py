@@ -18,9 +18,11 @@ from schemas.errors import InputError, RunError
 from training import loop
 from training.contrastive import train_contrastive
 from training.ema import Ema
-from training.loop import MOST_SKIPPED, optimizer_for, run_steps, take_step
+from training.loop import run_steps, take_step
 from training.meters import peak_flops, training_flops
 from training.model import build_model, load_model
+from training.news import MOST_SKIPPED
+from training.optimizer import optimizer_for
 from training.schedule import learning_rate
 from training.spike_guard import SpikeGuard
 

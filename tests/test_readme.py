@@ -10,6 +10,7 @@ from curation.fetch import outcomes
 from curation.plan import build_plan, shards_wanted
 from flows.catalogue import catalogue_markdown
 from flows.command_line import cli
+from schemas.generative import GenerativeSpec
 from schemas.pipeline import CurationSpec
 from schemas.training import TrainingSpec
 
@@ -38,7 +39,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("text", [text for text in blocks("yaml") if "steps:" in text])
+@pytest.mark.parametrize("text", [text for text in blocks("yaml") if "shards:" in text])
 def test_every_specification_can_be_planned(text: str) -> None:
     spec = CurationSpec.model_validate(yaml.safe_load(text))
     plan = build_plan(spec, {}, captured=False)
@@ -46,9 +47,15 @@ def test_every_specification_can_be_planned(text: str) -> None:
     shards_wanted(spec, plan)
 
 
-@pytest.mark.parametrize("text", [text for text in blocks("yaml") if "steps:" not in text])
+@pytest.mark.parametrize("text", [text for text in blocks("yaml") if "task:" in text])
 def test_every_training_can_be_read(text: str) -> None:
-    assert TrainingSpec.model_validate(yaml.safe_load(text)).steps > 0
+    said = yaml.safe_load(text)
+    kind = GenerativeSpec if said["task"] == "generative" else TrainingSpec
+    assert kind.model_validate(said).name == said["name"]
+
+
+def test_every_specification_is_one_of_these() -> None:
+    assert all(("shards:" in text) != ("task:" in text) for text in blocks("yaml"))
 
 
 def test_the_tables_of_steps_are_those_of_the_classes() -> None:

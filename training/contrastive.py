@@ -42,8 +42,9 @@ def train_contrastive(
     from training.lengths import require_phases
     from training.locks import lock_towers
     from training.logs import require_boards
-    from training.loop import optimizer_for, run_steps
+    from training.loop import run_steps
     from training.model import build_model
+    from training.optimizer import optimizer_for
     from training.ranks import asked_ranks, joined
     from training.uploads import uploaded
 

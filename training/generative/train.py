@@ -65,7 +65,8 @@ def _stage(
     from training.generative.learner import Generative
     from training.generative.parts import parameter_groups, prepare
     from training.generative.stage_data import curated_of, keep_versions, sources_of
-    from training.loop import optimizer_of, run_steps
+    from training.loop import run_steps
+    from training.optimizer import optimizer_of
 
     sources = sources_of(course)
     identity = course.identity([one.identity for one in sources])
