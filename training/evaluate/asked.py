@@ -18,7 +18,6 @@ from training.evaluate.own_command import OwnCommand
 from training.evaluate.shown import Shown
 from training.evaluate.sources import read_examples
 
-
 _OWN = Shown(own=True)
 
 

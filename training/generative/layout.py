@@ -19,8 +19,6 @@ def layout_of(built: Built, course: StageCourse, ranks: Ranks) -> Layout:
         positions=sample_positions(built),
         videos=bool(family.video),
         call=family.call,
-        # Ranks that have shared the weights out must all need them: one without a picture would let the others wait.
-        needs_pictures=course.spec.parallel == "fsdp" and ranks.count > 1,
         decoder_start_id=config.text_config.decoder_start_token_id if family.answers_apart(config) else None,
     )
 

@@ -112,11 +112,11 @@ def _stage(
     tell(f"{course.name}: {prepare(built.model, built.family, course.stage, course.spec.seed + course.number)}")
     torch.manual_seed(course.spec.seed + course.number + 1000 * ranks.rank)
     with contextlib.ExitStack() as opened:
-        groups = [
-            {**group, "scale": group["lr"] / course.lr}
-            for group in parameter_groups(built.model.to(device), built.family, course.stage)
-        ]
         learner = Generative(built, course.spec, course.stage, torch.device(device), ranks)
+        groups = [  # after FSDP2 has put each rank's shares in the place of the weights
+            {**group, "scale": group["lr"] / course.lr}
+            for group in parameter_groups(built.model, built.family, course.stage)
+        ]
         state = State(learner.network, optimizer_of(groups, course))
         ranks.wait()  # until all have seen what was there before
         if ranks.first:
