@@ -25,7 +25,8 @@ _OWN = Shown(own=True)
 class Asked:
     """Questions of a benchmark with their pictures; `annotations` are its files, or what such a file would hold.
 
-    `own` is a command of the user's instead, which asks what it likes.
+    `own` is a command of the user's instead, which asks what it likes. Of a `part` there are predictions, but no score:
+    a mean over fewer questions is another number.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Asked:
     questions: tuple[Question, ...] = ()
     shown: Shown = _OWN
     own: OwnCommand | None = None
+    part: bool = False
 
 
 def open_asked(evaluations: Sequence[Questioned]) -> list[Asked]:
@@ -60,11 +62,13 @@ def of_benchmark(
     benchmark: str, annotations: Sequence[Path], images: Path | None, name: str | None = None, limit: int | None = None
 ) -> Asked:
     """A benchmark's own questions, the first `limit` of them. Raises InputError, also where a picture is not there."""
-    questions = tuple(load_benchmark(benchmark).questions(annotations)[:limit])
+    found = load_benchmark(benchmark).questions(annotations)
+    questions = tuple(found[:limit])
     shown = Shown(images)
     for question in questions:
         shown.require(question)
-    return Asked(name or benchmark, benchmark, tuple(annotations), questions, shown)
+    part = len(questions) < len(found)
+    return Asked(name or benchmark, benchmark, tuple(annotations), questions, shown, part=part)
 
 
 def of_captions(asked: Described) -> Asked:

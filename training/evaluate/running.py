@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from schemas.errors import RunError
 from training.evaluate.asked import Asked
 from training.evaluate.benchmark import Length, Question, load_benchmark
+from training.evaluate.zeroshot import Scores
 from training.run_folder import put_json
 
 if TYPE_CHECKING:
-    from training.evaluate.zeroshot import Scores
     from training.generative.build import Built
 
 _NEW_TOKENS: Mapping[Length, int] = {"letter": 8, "phrase": 24, "box": 48, "sentence": 64, "paragraph": 512}
@@ -27,7 +27,13 @@ Tell = Callable[[str], None]
 
 
 def evaluate(
-    asked: Sequence[Asked], model: Path, device: str, folder: Path, *, tell: Tell = lambda _: None, batch_size: int = 8
+    asked: Sequence[Asked],
+    model: Path,
+    device: str,
+    folder: Path,
+    *,
+    tell: Tell = lambda _: None,
+    official: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Scores of a saved model by the names of what is asked; predictions are left in the folder.
 
@@ -46,22 +52,14 @@ def evaluate(
             built = open_model(model)
             built.model.to(device)
         predictions = folder / f"{one.name}.json"
-        found[one.name] = scored(one, built, predictions, digest_of(model), tell=tell, batch_size=batch_size).record()
+        put_predictions(one, built, predictions, digest_of(model), tell=tell)
+        found[one.name] = _scores(one, predictions, official).record()
     return found
 
 
-def scored(
-    asked: Asked,
-    built: "Built",
-    predictions: Path,
-    model_digest: str,
-    *,
-    tell: Tell = lambda _: None,
-    batch_size: int = 8,
-    official: bool = False,
-) -> "Scores":
-    """Ask what was not asked before, write the predictions, and score them. Raises RunError, InputError."""
-    put_predictions(asked, built, predictions, model_digest, tell=tell, batch_size=batch_size)
+def _scores(asked: Asked, predictions: Path, official: bool) -> Scores:
+    if asked.part:
+        return Scores({"answered": len(asked.questions)})
     annotations = asked.annotations
     if isinstance(annotations, Mapping):
         file = predictions.with_suffix(".annotations.json")

@@ -108,7 +108,7 @@ def _stage(
         tell(f"{course.name}: is finished")
         return finished
     built = _start(course)
-    encoder = Encoder(built.processor, layout_of(built, course, ranks), budget_of(course))
+    encoder = Encoder(built.processor, layout_of(built), budget_of(course))
     tell(f"{course.name}: {prepare(built.model, built.family, course.stage, course.spec.seed + course.number)}")
     torch.manual_seed(course.spec.seed + course.number + 1000 * ranks.rank)
     with contextlib.ExitStack() as opened:
