@@ -144,7 +144,7 @@ class Questioned(_Frozen):
             raise ValueError("command needs {checkpoint} where the folder of the model is to stand")
         if self.name and (self.captions or self.zeroshot):
             raise ValueError("captions and zeroshot carry their own name; say it there")
-        if self.zeroshot is not None and "templates" in self.zeroshot.model_fields_set:
+        if self.zeroshot is not None and self.zeroshot.templates != ZeroShot.model_fields["templates"].default:
             raise ValueError("zeroshot.templates belongs to contrastive models; here the classes themselves are asked")
         return self
 

@@ -53,7 +53,8 @@ _PLACES = ("folder", "table", "webdataset", "parquet", "set")
 @click.argument("model", type=click.Path(), required=False)
 @click.option("--model", "model_too", type=click.Path(), metavar="FOLDER", help="The same as MODEL.")
 @click.option("--spec", type=click.Path(), help="A training specification whose `evaluate` is run; default: its own.")
-@click.option("--benchmark", metavar="NAME", help="Of a model: zeroshot (default) or retrieval; of predictions: below.")
+@click.option("--benchmark", metavar="NAME",
+              help="Of pictures: zeroshot (default), retrieval or captions; of --annotations: below.")  # fmt: skip
 @click.option("--folder", type=click.Path(), help="Pictures: a sub-folder per class, or with .txt captions beside.")
 @click.option("--table", type=click.Path(), help="Pictures: a CSV with the columns file, and label or caption.")
 @click.option("--webdataset", metavar="TARS", help="Pictures: tars with cls or txt members.")
@@ -99,7 +100,7 @@ def evaluate(
     if not any(place in asked for place in _PLACES) and not benchmark:
         _evaluate_all(Path(model), spec, device, as_json)
         return
-    kind = benchmark or ("captions" if answers_in_words(Path(model)) and "classes" not in asked else "zeroshot")
+    kind = benchmark or "zeroshot"
     if answers_in_words(Path(model)):
         opened = opened_benchmark(kind, annotations, images, limit) if annotations else opened_pictures(kind, asked)
         found = examined(Path(model), [opened], device, predictions, official=official)

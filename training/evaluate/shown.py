@@ -65,9 +65,7 @@ class Shown:
         if self.own:
             return name
         if self.folder is None:
-            raise InputError(
-                f"question {question.id}: its picture {name} is named by path; say in which folder: images"
-            )
+            raise InputError(f"question {question.id}: its picture {name} is named by path; name its folder: images")
         if name.is_absolute() or ".." in name.parts:
             raise InputError(f"question {question.id}: its picture {name} does not lie in {self.folder}")
         for path in (self.folder / name, self._by_ending.get(name.name)):
