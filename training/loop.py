@@ -58,11 +58,12 @@ def run_steps(
     *,
     progress: Progress | None = None,
     measure: Measure | None = None,
-    top_samples_per_s: float | None = None,
+    most_per_s: tuple[str, float] | None = None,
 ) -> None:
     """Train from the state's step to the last one. SIGTERM or Ctrl-C at any rank saves a checkpoint, then stops all.
 
-    `measure` is called every `evaluate_every` steps. `top_samples_per_s` is what the devices could do at most.
+    `measure` is called every `evaluate_every` steps. `most_per_s` names one of a step's sizes, and how much of it the
+    devices could do at most.
     """
     learner.network.train()
     stalls, seconds, began = Stalls(), 0.0, time.perf_counter()
@@ -82,8 +83,9 @@ def run_steps(
                 stalls, seconds = stalls + taken.stalls, seconds + spent
                 waits = {**taken.stalls.record(), "slowest": stalls.slowest(seconds)}
                 speeds = {f"{name}_per_s": round(count / spent, 1) for name, count in taken.sizes.items()}
-                if top_samples_per_s:
-                    speeds["mfu"] = round(taken.sizes["samples"] / spent / top_samples_per_s, 4)
+                if most_per_s is not None:
+                    counted, most = most_per_s
+                    speeds["mfu"] = round(taken.sizes[counted] / spent / most, 4)
                 counts = {"skipped_steps": state.skipped, **taken.left_out}
                 log.write({**figures, "gradient": norm, "lr": taken.rate, **counts, **speeds, **waits}, taken.step)
             if progress is not None:

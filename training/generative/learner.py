@@ -14,6 +14,7 @@ from schemas.generative import GenerativeSpec, Stage
 from training.generative.batches import GenerativeBatch
 from training.generative.build import Built
 from training.generative.collation import IGNORED, Collated
+from training.generative.flops import flops_of
 from training.generative.hidden_states import hidden_states
 from training.generative.image_tokens import with_image_labels
 from training.generative.loss import answer_loss
@@ -55,7 +56,7 @@ class Generative:
     ) -> None:
         self.network: nn.Module = built.model.to(device)
         self.device, self.ranks = device, ranks
-        self._built, self._stage = built, stage
+        self._built, self._stage, self._flops = built, stage, flops_of(built)
         bf16 = spec.precision == "bf16" or (spec.precision == "auto" and device.type == "cuda")
         if spec.compile:
             for block in blocks(self.network):
@@ -88,8 +89,10 @@ class Generative:
         return total
 
     def sizes(self, batch: GenerativeBatch) -> Mapping[str, int]:
-        """Samples, tokens without padding, and those that are learnt."""
-        return {"samples": batch.samples, "tokens": batch.tokens, "label_tokens": batch.label_tokens}
+        """Samples, tokens without padding, those that are learnt, and operations (as if all ranks' shares were alike)."""
+        flops = round(sum(map(self._flops.of, batch.parts)) * self.ranks.count)
+        counts = {"samples": batch.samples, "tokens": batch.tokens, "label_tokens": batch.label_tokens}
+        return {**counts, "flops": flops}
 
     def settle(self) -> None:
         """Nothing is bounded."""

@@ -101,6 +101,7 @@ def _stage(
     from training.generative.parts import parameter_groups, prepare
     from training.generative.stage_data import curated_of, keep_versions
     from training.loop import optimizer_of, run_steps
+    from training.meters import peak_flops
 
     identity = course.identity([one.identity for one in sources])
     finished = _finished(course, identity)
@@ -130,7 +131,9 @@ def _stage(
                 rank=ranks.rank, ranks=ranks.count,
             )
         )  # fmt: skip
-        run_steps(learner, state, made, course, identity, progress=progress)
+        peak = peak_flops(learner.device)
+        most = None if peak is None else ("flops", peak * ranks.count)
+        run_steps(learner, state, made, course, identity, progress=progress, most_per_s=most)
         _save(course, built, ranks)
         metrics = {
             "steps": state.step, "first_loss": state.first_loss, "last_loss": state.last_loss,
