@@ -46,29 +46,8 @@ from training.spike_guard import SpikeGuard
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
-WORDS = [
-    "a",
-    "an",
-    "the",
-    "red",
-    "blue",
-    "green",
-    "old",
-    "small",
-    "large",
-    "cat",
-    "dog",
-    "man",
-    "woman",
-    "street",
-    "table",
-    "on",
-    "in",
-    "beside",
-    "under",
-    "with",
-    "and",
-]
+SENTENCE = "a an the red blue green old small large cat dog man woman street table on in beside under with and"
+WORDS = SENTENCE.split()
 QWEN = {"model_type": "qwen2", "num_key_value_heads": 2, "max_position_embeddings": 8192}
 SIGLIP_B16 = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,

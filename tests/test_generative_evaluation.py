@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from benchmark_cases import CASES, write
@@ -216,8 +217,25 @@ def test_what_an_entry_of_evaluate_may_not_say(entry: dict[str, Any], words: str
         Questioned.model_validate(entry)
 
 
-def test_parts_of_videos_are_refused_rather_than_shown_whole(tmp_path: Path) -> None:
-    row = {"video": "v", "question": "What?", "candidates": ["a", "b"], "answer": "a", "start": 1.0, "end": 2.0}
+def test_of_a_part_of_a_video_its_own_frames_are_shown(tmp_path: Path) -> None:
+    import cv2
+
+    row = {"video": "v", "question": "What?", "candidates": ["a", "b"], "answer": "a", "start": 1.0, "end": 3.0}
+    rows = [row, row | {"video": "v.avi"}]
     (tmp_path / "v").mkdir()
-    with pytest.raises(InputError, match=r"is about a part of a video, from 1\.0 s to 2\.0 s"):
-        of_benchmark("mvbench", [write(tmp_path / "task.json", [row])], tmp_path)
+    for number in range(12):  # three a second
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / "v" / f"{number:02d}.png")
+    written = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (32, 32))
+    for number in range(20):
+        written.write(np.full((32, 32, 3), number * 12, np.uint8))
+    written.release()
+    asked = of_benchmark("mvbench", [write(tmp_path / "task.json", rows)], tmp_path)
+    folder, file = (asked.shown.conversation(question).pictures[0].read() for question in asked.questions)
+    assert [int(frame[0, 0, 0]) for frame in folder] == [3, 4, 5, 6, 7, 8]
+    assert [round(int(frame[0, 0, 0]) / 12) for frame in file] == [5, 6, 8, 9, 10, 11, 13, 14]
+
+
+def test_a_family_that_reads_no_text_alone_is_not_asked_without_a_picture(tmp_path: Path) -> None:
+    asked = of_benchmark("scienceqa", *case(tmp_path, "scienceqa"))
+    with pytest.raises(InputError, match="scienceqa: blip2 reads no text alone, and question 2 has no picture"):
+        put_predictions(asked, built("blip2"), tmp_path / "said.json", "this")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import RunError
+from schemas.errors import InputError, RunError
 from training.evaluate.asked import Asked
 from training.evaluate.benchmark import Length, Question, load_benchmark
 from training.evaluate.zeroshot import Scores
@@ -20,6 +20,7 @@ from training.run_folder import put_json
 
 if TYPE_CHECKING:
     from training.generative.build import Built
+    from training.generative.families import Family
 
 _NEW_TOKENS: Mapping[Length, int] = {"letter": 8, "phrase": 24, "box": 48, "sentence": 64, "paragraph": 512}
 _TELL_EVERY_S = 10.0
@@ -77,7 +78,8 @@ def put_predictions(
     tell: Tell = lambda _: None,
     batch_size: int = 8,
 ) -> None:
-    """Write what the model says to each question, in the format of the benchmark. Raises RunError."""
+    """Write what the model says to each question, in the format of the benchmark. Raises InputError, RunError."""
+    require_pictures(asked, built.family)
     predictions.parent.mkdir(parents=True, exist_ok=True)
     kept = predictions.with_suffix(".answers.jsonl")
     texts = _texts_in(kept, model_digest)
@@ -96,6 +98,13 @@ def put_predictions(
                 tell(f"{asked.name}: {done:,} of {len(asked.questions):,} questions")
     entry = load_benchmark(asked.benchmark).entry
     put_json(predictions, [entry(question, texts[keys[question.id]]) for question in asked.questions])
+
+
+def require_pictures(asked: Asked, family: "Family") -> None:
+    """Raise InputError where a family reads no text alone, and a question has no picture."""
+    without = [question.id for question in asked.questions if not question.pictures]
+    if without and family.needs_pictures:
+        raise InputError(f"{asked.name}: {family.name} reads no text alone, and question {without[0]} has no picture")
 
 
 def digest_of(model: Path) -> str:

@@ -33,15 +33,10 @@ class Shown:
     frames: int = FRAMES
 
     def require(self, question: Question) -> None:
-        """Raise InputError where a picture of a question is not there, or cannot be shown."""
+        """Raise InputError where a picture of a question is not there."""
         for place in question.pictures:
             if isinstance(place, Path | str):
                 self._found(question, Path(place))
-        if question.clip_s is not None:
-            raise InputError(
-                f"question {question.id}: is about a part of a video, from {question.clip_s[0]} s to "
-                f"{question.clip_s[1]} s; cut the videos to these parts first, and take start and end out of the file"
-            )
 
     def conversation(self, question: Question) -> Conversation:
         """The question after its pictures; they are read later. Raises InputError where one is not there."""
@@ -58,7 +53,7 @@ class Shown:
             return Picture(str(place), partial(_stored, str(place), place))
         path = self._found(question, Path(place))
         video = path.is_dir() or path.suffix.lower() in _VIDEOS
-        return Pictures(path.parent, frames=self.frames).of(path.name, video=video)
+        return Pictures(path.parent, frames=self.frames).of(path.name, video=video, clip_s=question.clip_s)
 
     def _found(self, question: Question, name: Path) -> Path:
         """The file of that name in the folder; older folders of COCO put a prefix before it."""

@@ -89,7 +89,7 @@ class Generative:
         return total
 
     def sizes(self, batch: GenerativeBatch) -> Mapping[str, int]:
-        """Samples, tokens without padding, those that are learnt, and operations (as if all ranks' shares were alike)."""
+        """Samples, tokens without padding, those that are learnt, and operations if all shares are alike."""
         flops = round(sum(map(self._flops.of, batch.parts)) * self.ranks.count)
         counts = {"samples": batch.samples, "tokens": batch.tokens, "label_tokens": batch.label_tokens}
         return {**counts, "flops": flops}

@@ -34,7 +34,9 @@ def train_generative(
 
     from training.device import device_of
     from training.evaluate.asked import open_asked
+    from training.evaluate.running import require_pictures
     from training.generative.course import StageCourse
+    from training.generative.families import family_named
     from training.generative.stage_data import curated_of, sources_of
     from training.logs import require_boards
     from training.ranks import asked_ranks, joined
@@ -46,6 +48,8 @@ def train_generative(
     require_boards(courses[0])
     _require_even(spec, asked_ranks().count)
     asked = open_asked(spec.evaluate)
+    for one in asked:
+        require_pictures(one, family_named(spec.family))
     data = [sources_of(course) for course in courses]
     metrics: dict[str, Any] = {}
     with joined(device) as ranks:
@@ -53,12 +57,12 @@ def train_generative(
         for course, sources in zip(courses, data, strict=True):
             done = _stage(course, sources, device, ranks, progress if ranks.first else None, say)
             metrics[course.folder.name] = done
-        if ranks.first:
-            _point(spec.folder / MODEL, courses[-1].folder / MODEL)
-            put_record(spec, [one for sources in data for one in curated_of(sources)])
-            metrics |= _scores(spec, asked, device, say)
-            put_json(spec.folder / RESULTS, metrics)
         ranks.wait()
+    if ranks.first:  # the others need not wait for scores
+        _point(spec.folder / MODEL, courses[-1].folder / MODEL)
+        put_record(spec, [one for sources in data for one in curated_of(sources)])
+        metrics |= _scores(spec, asked, device, tell)
+        put_json(spec.folder / RESULTS, metrics)
     return TrainResult(spec.folder, spec.folder / MODEL, metrics)
 
 
