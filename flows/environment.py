@@ -10,6 +10,9 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # DDP warns where a batch happens to need all weights
     "OMP_WAIT_POLICY": "PASSIVE",  # where other work shares the cores, spinning threads made training 4 times slower
     "WDS_SECURE": "1",
 }

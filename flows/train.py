@@ -16,14 +16,13 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.curate import PREFECT_TROUBLE, first_line, slug, told_to_the_end
-from schemas.reading import read_yaml
-from schemas.training import TrainingSpec
-from training.contrastive import train_contrastive
+from schemas.any_training import read_training
 from training.run_folder import TrainResult
+from training.train import Progress, Tell, train
 
-Progress = Callable[[int, int, float, float], None]
+Work = Callable[[Progress, Tell], TrainResult]
 _ARTIFACT_EVERY_S = 5.0
-_work: ContextVar[Callable[[Progress], TrainResult] | None] = ContextVar("work", default=None)
+_work: ContextVar[Work | None] = ContextVar("work", default=None)
 
 
 @flow(name="train", flow_run_name="train {spec}", validate_parameters=False, persist_result=False)
@@ -32,10 +31,9 @@ def train_flow(spec: str, overrides: Sequence[str] = (), folder: str | None = No
     with contextlib.chdir(folder or "."):
         artifacts = _Artifacts(spec)
         if (handed_over := _work.get()) is not None:
-            result = handed_over(artifacts.step)
+            result = handed_over(artifacts.step, artifacts.tell)
         else:
-            read = read_yaml(spec, TrainingSpec, overrides=overrides).spec
-            result = train_contrastive(read, progress=artifacts.step)
+            result = train(read_training(spec, overrides), progress=artifacts.step, tell=artifacts.tell)
         artifacts.metrics(result)
         return str(result.model_folder.absolute())
 
@@ -44,16 +42,16 @@ def train_under_prefect(
     url: str,
     spec: str,
     overrides: Sequence[str],
-    work: Callable[[Progress], TrainResult],
+    work: Work,
     warn: Callable[[str], None],
 ) -> TrainResult:
     """Do the work as a flow run; without Prefect where that fails on the way."""
     results: list[TrainResult] = []
     errors: list[BaseException] = []
 
-    def noted(progress: Progress) -> TrainResult:
+    def noted(progress: Progress, tell: Tell) -> TrainResult:
         try:
-            results.append(work(progress))
+            results.append(work(progress, tell))
         except BaseException as error:
             errors.append(error)
             raise
@@ -69,7 +67,7 @@ def train_under_prefect(
         warn(f"Prefect failed ({type(error).__name__}: {first_line(error)}); the training goes on without it")
     finally:
         _work.reset(token)
-    return results[-1] if results else work(lambda *_: None)
+    return results[-1] if results else work(lambda *_: None, lambda _: None)
 
 
 class _Artifacts:
@@ -77,16 +75,21 @@ class _Artifacts:
 
     def __init__(self, spec: str) -> None:
         self._name = slug(spec.rsplit("/", 1)[-1].split(".")[0])
+        self._doing = ""
         self._id: UUID | None = None
         self._last = 0.0
         self._silent = False
+
+    def tell(self, sentence: str) -> None:
+        """Show what goes on beside its progress from now on."""
+        self._doing, self._last = f"{sentence}; ", 0.0
 
     def step(self, step: int, steps: int, loss: float, samples_per_s: float) -> None:
         """Update the progress, at most every few seconds."""
         if step < steps and time.monotonic() - self._last < _ARTIFACT_EVERY_S:
             return
         self._last = time.monotonic()
-        percent, about = 100.0 * step / steps, f"loss {loss:.3f}, {samples_per_s:,.0f} samples/s"
+        percent, about = 100.0 * step / steps, f"{self._doing}loss {loss:.3f}, {samples_per_s:,.0f} samples/s"
         found = self._id
         if found is None:
             made = self._tell(lambda: create_progress_artifact(percent, key=f"train-{self._name}", description=about))

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from schemas.training import TrainingSet
+from schemas.training import Name, Pictures, TrainingSet, ZeroShot
 
 Role = Literal["encoder", "connector", "llm"]
+_ASKED = ("benchmark", "captions", "zeroshot", "command")
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -107,6 +108,53 @@ class Stage(_Frozen):
         return self
 
 
+class Described(Pictures):
+    """Pictures to describe, by default what a curated set holds out; scored against their captions like COCO's."""
+
+    name: Name = Field("captions", description="names the scores")
+    prompt: str = Field("Describe the image.", description="what is asked of each picture")
+
+
+class Questioned(_Frozen):
+    """One evaluation by asking the trained model: benchmark, captions, zeroshot or command."""
+
+    benchmark: str | None = Field(None, description="a benchmark by its name, as `pairmill evaluate --help` lists them")
+    annotations: tuple[str, ...] = Field((), description="its official files, or folders of them")
+    images: str | None = Field(None, description="the folder of its pictures or videos, where the files hold none")
+    captions: Described | None = None
+    zeroshot: ZeroShot | None = None
+    command: str | None = Field(None, description="a command of your own; {checkpoint} stands for the model's folder")
+    results: str | None = Field(None, description="the JSON file of numbers that the command writes")
+    name: Name | None = Field(None, description="names the scores of a benchmark or command")
+
+    @field_validator("annotations", mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if sum(getattr(self, kind) is not None for kind in _ASKED) != 1:
+            raise ValueError(f"an entry names one evaluation: {', '.join(_ASKED)}")
+        if bool(self.annotations) != (self.benchmark is not None) or (self.images and not self.benchmark):
+            raise ValueError("benchmark and annotations go together, and images belongs to them")
+        if (self.command is None) != (self.results is None):
+            raise ValueError("command and results go together")
+        if self.command is not None and "{checkpoint}" not in self.command:
+            raise ValueError("command needs {checkpoint} where the folder of the model is to stand")
+        if self.name and (self.captions or self.zeroshot):
+            raise ValueError("captions and zeroshot carry their own name; say it there")
+        if self.zeroshot is not None and self.zeroshot.templates != ZeroShot.model_fields["templates"].default:
+            raise ValueError("zeroshot.templates belongs to contrastive models; here the classes themselves are asked")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What its scores stand under."""
+        own = self.captions or self.zeroshot
+        return own.name if own is not None else self.name or self.benchmark or "command"
+
+
 class GenerativeSpec(_Frozen):
     """A generative training: one model put together from parts, one stage after the other."""
 
@@ -135,6 +183,7 @@ class GenerativeSpec(_Frozen):
     keep_checkpoints: int = Field(2, ge=1, description="older checkpoints are removed")
     log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field((), description="beside metrics.jsonl")
     output: str | None = Field(None, description="the run's folder; by default data/training/<name>")
+    evaluate: tuple[Questioned, ...] = Field((), description="what the trained model is measured by, at the end")
 
     @model_validator(mode="after")
     def _parts_or_a_whole(self) -> Self:

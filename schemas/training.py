@@ -1,4 +1,4 @@
-"""What pipelines/training/*.yaml may say: today the contrastive task."""
+"""What pipelines/training/*.yaml may say of a contrastive task; `generative.py` beside says the other."""
 
 import math
 from collections.abc import Mapping
@@ -169,13 +169,6 @@ class TrainingSpec(_Frozen):
     evaluate: tuple[Evaluation, ...] = Field((), description="what the trained model is measured by")
     export: tuple[Literal["transformers"], ...] = Field((), description="formats beside open_clip's, in exports/")
     evaluate_every: int | None = Field(None, ge=1, description="steps between evaluations; by default only at the end")
-
-    @field_validator("task", mode="before")
-    @classmethod
-    def _known_task(cls, value: Any) -> Any:
-        if value == "generative":
-            raise ValueError("task: generative cannot be trained by this version; it trains `contrastive`")
-        return value
 
     @field_validator("data")
     @classmethod

@@ -21,12 +21,13 @@ from small_training import batch_of
 
 import training.evaluate.zeroshot
 import training.meters  # noqa: F401
+from schemas.any_training import training_of
 from schemas.training import TrainingSpec
-from training.contrastive import train_contrastive
 from training.learner import Contrastive
 from training.losses import info_nce, pairwise_sigmoid
 from training.model import build_model
 from training.ranks import MEETING_FILE, Ranks, joined
+from training.train import train as train_by
 
 PAIRS, WIDTH = 12, 8
 
@@ -115,15 +116,15 @@ def _whole(tensor: Any) -> torch.Tensor:
 
 
 def train(case: dict[str, Any], rank: int) -> None:
-    """A whole training; a rank is killed after the step `kill_at`, or told to stop after `stop_at`."""
-    spec = TrainingSpec.model_validate(case["spec"])
+    """A whole training of either task; a rank is killed after so many steps, `kill_at`, or told to stop (`stop_at`)."""
+    spec = training_of(case["spec"])
     if case.get("kill_at") and rank == case["ranks"] - 1:
         _after_steps(case["kill_at"], signal.SIGKILL)
     if case.get("stop_at") and rank == case["ranks"] - 1:
         _after_steps(case["stop_at"], signal.SIGTERM)
     if case.get("stop_at"):
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    train_contrastive(spec)
+    train_by(spec)
 
 
 def _after_steps(count: int, number: int) -> None:

@@ -88,10 +88,10 @@ def train_contrastive(
             )
         )  # fmt: skip
         ready = opened.enter_context(uploaded(made, model.device))
-        top = None if spec.phases else _top_samples_per_s(on_meta, device, ranks)  # operations vary with lengths
+        top = None if spec.phases else _most_per_s(on_meta, device, ranks)  # operations vary with lengths
         run_steps(
             learner, state, ready, spec, identity,
-            progress=progress if ranks.first else None, measure=scores, top_samples_per_s=top,
+            progress=progress if ranks.first else None, measure=scores, most_per_s=top,
         )  # fmt: skip
         metrics = {**_counts(spec, state), **scores()}
         if ranks.first:
@@ -153,14 +153,16 @@ def _gpus(device: str) -> list[int]:
     return [torch.cuda.current_device()] if device.startswith("cuda") else []
 
 
-def _top_samples_per_s(on_meta: "Model", device: str, ranks: "Ranks") -> float | None:
-    """What the devices could do at most; None where that is not known."""
+def _most_per_s(on_meta: "Model", device: str, ranks: "Ranks") -> tuple[str, float] | None:
+    """How many samples the devices could do at most; None where that is not known."""
     import torch
 
     from training.meters import peak_flops, training_flops
 
     peak = peak_flops(torch.device(device))
-    return peak * ranks.count / training_flops(on_meta, on_meta.tokenize(["a"]).shape[1]) if peak else None
+    if peak is None:
+        return None
+    return "samples", peak * ranks.count / training_flops(on_meta, on_meta.tokenize(["a"]).shape[1])
 
 
 def _identity(spec: TrainingSpec, model: "Model", sets: Sequence["CuratedSet"]) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 import os
 
+from schemas.any_training import AnyTraining
 from schemas.errors import InputError
-from schemas.generative import GenerativeSpec
-from schemas.training import TrainingSpec
 
 
-def device_of(spec: TrainingSpec | GenerativeSpec) -> str:
+def device_of(spec: AnyTraining) -> str:
     """The device of this rank: cpu, or cuda and its place. Raises InputError where there is none."""
     import torch
 

@@ -32,18 +32,19 @@ def run_steps(
     *,
     progress: Progress | None = None,
     measure: Measure | None = None,
-    top_samples_per_s: float | None = None,
+    most_per_s: tuple[str, float] | None = None,
 ) -> None:
     """Train from the state's step to the last one. SIGTERM or Ctrl-C at any rank saves a checkpoint, then stops all.
 
-    `measure` is called every `evaluate_every` steps. `top_samples_per_s` is what the devices could do at most.
+    `measure` is called every `evaluate_every` steps. `most_per_s` names one of a step's sizes, and how much of it the
+    devices could do at most.
     """
     learner.network.train()
     guard = SpikeGuard(state.norms, spec.grad_clip, learner.device)
     with ExitStack() as opened:
         stop = opened.enter_context(Stop())
         log = opened.enter_context(Log(spec, state.step)) if learner.ranks.first else None
-        news = News(spec, state, log, progress, top_samples_per_s)
+        news = News(spec, state, log, progress, most_per_s)
         flying: deque[Taken] = deque()
         while state.step < spec.steps:
             flying.append(take_step(learner, state, next(batches), spec, learning_rate(state.step, spec), guard))

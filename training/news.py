@@ -55,10 +55,10 @@ class News:
         state: State,
         log: Log | None,
         progress: Progress | None,
-        top_samples_per_s: float | None = None,
+        most_per_s: tuple[str, float] | None = None,
     ) -> None:
         self._spec, self._state, self._log, self._progress = spec, state, log, progress
-        self._top_samples_per_s = top_samples_per_s
+        self._most_per_s = most_per_s
         self._stalls, self._seconds, self._began = Stalls(), 0.0, time.perf_counter()
         self._skipped_in_a_row = 0
 
@@ -82,8 +82,9 @@ class News:
     def _speeds(self, taken: Taken, spent_s: float) -> dict[str, float | str]:
         self._stalls, self._seconds = self._stalls + taken.stalls, self._seconds + spent_s
         speeds: dict[str, float | str] = {f"{name}_per_s": round(n / spent_s, 1) for name, n in taken.sizes.items()}
-        if self._top_samples_per_s:
-            speeds["mfu"] = round(taken.sizes["samples"] / spent_s / self._top_samples_per_s, 4)
+        if self._most_per_s is not None:
+            counted, most = self._most_per_s
+            speeds["mfu"] = round(taken.sizes[counted] / spent_s / most, 4)
         return speeds | taken.stalls.record() | {"slowest": self._stalls.slowest(self._seconds)}
 
 

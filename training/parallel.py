@@ -1,6 +1,7 @@
 """One module on several ranks: each has all weights (DDP), or its share of them (FSDP2)."""
 
 import contextlib
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
@@ -12,20 +13,29 @@ from training.ranks import Ranks
 
 
 def in_parallel(
-    module: nn.Module, how: Literal["ddp", "fsdp"], ranks: Ranks, *, some_unused: bool = False
+    module: nn.Module,
+    how: Literal["ddp", "fsdp"],
+    ranks: Ranks,
+    *,
+    some_unused: bool = False,
+    apart: Sequence[nn.Module] | None = None,
+    whole: Collection[nn.Parameter] = (),
 ) -> nn.Module:
     """The module as all ranks train it; `some_unused`: a batch may not need all weights that learn.
 
-    FSDP2 cannot share out numbers without a dimension: `average_scalars` does for them what it does for the others.
+    Of FSDP2: `apart` are the modules whose shares come together each in its turn, by default all blocks; all ranks must
+    run each of them equally often, for every turn is an exchange. `whole` are weights that each rank has all of. It
+    cannot share out numbers without a dimension: `average_scalars` does for them what it does for the others.
     """
     if ranks.count == 1:
         return module
     if how == "ddp":
         return DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=some_unused)
     module.to(memory_format=torch.contiguous_format)  # it cannot share out weights with channels last
-    for block in blocks(module):
-        fully_shard(block)
-    fully_shard(module, ignored_params={p for p in module.parameters() if p.ndim == 0})
+    ignored = {p for p in module.parameters() if p.ndim == 0} | set(whole)
+    for block in blocks(module) if apart is None else apart:
+        fully_shard(block, ignored_params=ignored)
+    fully_shard(module, ignored_params=ignored)
     return module
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schemas.any_training import AnyTraining
 from schemas.course import Course
 from schemas.errors import InputError
 from schemas.pins import put_pin
@@ -30,7 +31,7 @@ class TrainResult:
     metrics: dict[str, Any]
 
 
-MODEL, AVERAGED, EXPORTS = "model", "model_ema", "exports"
+MODEL, AVERAGED, EXPORTS, EVALUATIONS = "model", "model_ema", "exports", "evaluations"
 RECORD, RESULTS = "training.json", "results.json"
 
 
@@ -66,7 +67,7 @@ def begun(spec: Course, sets: Sequence["CuratedSet"]) -> Iterator[None]:
         yield
 
 
-def put_record(spec: TrainingSpec, sets: Sequence["CuratedSet"]) -> None:
+def put_record(spec: AnyTraining, sets: Sequence["CuratedSet"]) -> None:
     """Note what is trained on what, for whoever goes on with it."""
     read = [{"manifest": _whole(one), "weight": one.weight, "captions": dict(one.captions)} for one in sets]
     put_json(spec.folder / RECORD, {"spec": spec.model_dump(mode="json"), "data": read})

@@ -7,12 +7,22 @@ from typing import Any
 
 import click
 
+from flows.commands.examining import (
+    answers_in_words,
+    examined,
+    examined_all,
+    model_folder,
+    opened_benchmark,
+    opened_pictures,
+    run_folder,
+    wrong_option,
+)
 from flows.commands.verb import verb
 from schemas.errors import InputError
 
-_CONFIG = "open_clip_config.json"
 _FORMATS = """\b
 Predictions, without a model: --benchmark NAME --annotations FILE --predictions FILE.
+With a MODEL that answers in words, it is asked the questions, and they are written there.
 Annotations are the official files (or the folder that holds them), predictions the
 benchmark's own results, each question answered once: a JSON list of objects, an object
 of ids and answers, JSON lines, TSV or CSV.
@@ -41,8 +51,10 @@ _PLACES = ("folder", "table", "webdataset", "parquet", "set")
 
 @verb()
 @click.argument("model", type=click.Path(), required=False)
+@click.option("--model", "model_too", type=click.Path(), metavar="FOLDER", help="The same as MODEL.")
 @click.option("--spec", type=click.Path(), help="A training specification whose `evaluate` is run; default: its own.")
-@click.option("--benchmark", metavar="NAME", help="Of a model: zeroshot (default) or retrieval; of predictions: below.")
+@click.option("--benchmark", metavar="NAME",
+              help="Of pictures: zeroshot (default), retrieval or captions; of --annotations: below.")  # fmt: skip
 @click.option("--folder", type=click.Path(), help="Pictures: a sub-folder per class, or with .txt captions beside.")
 @click.option("--table", type=click.Path(), help="Pictures: a CSV with the columns file, and label or caption.")
 @click.option("--webdataset", metavar="TARS", help="Pictures: tars with cls or txt members.")
@@ -52,37 +64,51 @@ _PLACES = ("folder", "table", "webdataset", "parquet", "set")
 @click.option("--templates", help="A sentence with {}, a file of them, openai or simple; default: a photo of a {}.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU if there is one.")
 @click.option("--annotations", type=click.Path(path_type=Path), multiple=True,
-              help="What is right, for --predictions; again for each further file, or a folder of them.")  # fmt: skip
-@click.option("--predictions", type=click.Path(path_type=Path), help="What somebody's model said.")
+              help="A benchmark's files: again for each further one, or a folder of them.")  # fmt: skip
+@click.option("--images", type=click.Path(path_type=Path), help="The folder of a benchmark's pictures or videos.")
+@click.option("--limit", type=click.IntRange(min=1), help="Ask only so many questions, and give no score.")
+@click.option("--predictions", type=click.Path(path_type=Path),
+              help="What somebody's model said; of MODEL: where to write it, not beside its training.")  # fmt: skip
 @click.option("--official", is_flag=True, help="Count as the benchmark's own script does, where it is known to differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
 def evaluate(
     model: str | None,
+    model_too: str | None,
     spec: str | None,
     benchmark: str | None,
     device: str,
     annotations: tuple[Path, ...],
+    images: Path | None,
+    limit: int | None,
     predictions: Path | None,
     official: bool,
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Score a trained model: by what its specification names, or by the pictures named here."""
+    """Score a trained model: by what its specification names, a benchmark's questions, or the pictures named here."""
     asked = {name: value for name, value in asked.items() if value is not None}
-    if annotations or predictions:
-        if model or not (annotations and predictions and benchmark):
-            raise click.UsageError("Name --benchmark, --annotations and --predictions together, and no model.")
+    model = model or model_too
+    if annotations and not benchmark:
+        raise click.UsageError("Name the --benchmark that the --annotations are of.")
+    if model is None:
+        if not (annotations and predictions and benchmark):
+            raise click.UsageError("Name a MODEL, or --benchmark, --annotations and --predictions together.")
         from training.evaluate.benchmark import score_predictions
 
         _tell(benchmark, score_predictions(benchmark, annotations, predictions, official=official).record(), as_json)
         return
-    if model is None:
-        raise click.UsageError("Name a MODEL, or --annotations and --predictions.")
     if not any(place in asked for place in _PLACES) and not benchmark:
         _evaluate_all(Path(model), spec, device, as_json)
         return
     kind = benchmark or "zeroshot"
-    _tell(kind, _scored(Path(model), [_evaluation(kind, asked)], device)[kind], as_json)
+    if answers_in_words(Path(model)):
+        opened = opened_benchmark(kind, annotations, images, limit) if annotations else opened_pictures(kind, asked)
+        found = examined(Path(model), [opened], device, predictions, official=official)
+    elif annotations or predictions:
+        raise InputError(f"evaluate: {model}: answers no questions; --annotations are for models that answer in words")
+    else:
+        found = _scored(Path(model), [_evaluation(kind, asked)], device)
+    _tell(kind, next(iter(found.values())), as_json)
 
 
 evaluate.epilog = _FORMATS
@@ -91,21 +117,24 @@ evaluate.epilog = _FORMATS
 def _evaluate_all(model: Path, spec: str | None, device: str, as_json: bool) -> None:
     """Run what a specification names: the one given, or that of the training which made the model."""
     from flows.wording import columns_of
-    from schemas.reading import read_yaml
-    from schemas.training import TrainingSpec
+    from schemas.any_training import read_training, training_of
+    from schemas.generative import GenerativeSpec
     from training.evaluate.suite import table
     from training.run_folder import RECORD
 
-    folder, record = _model_folder(model), _run_folder(model) / RECORD
+    folder, record = model_folder(model), run_folder(model) / RECORD
     if spec is not None:
-        read = read_yaml(spec, TrainingSpec).spec
+        read = read_training(spec)
     elif record.is_file():
-        read = TrainingSpec.model_validate(json.loads(record.read_text(encoding="utf-8"))["spec"])
+        read = training_of(json.loads(record.read_text(encoding="utf-8"))["spec"])
     else:
         raise InputError(f"evaluate: {model}: has no {RECORD}; name pictures, or a specification by --spec")
     if not read.evaluate:
         raise InputError(f"evaluate: the specification of {read.name} names nothing in `evaluate`; name pictures here")
-    scores = _scored(model, read.evaluate, device)
+    if isinstance(read, GenerativeSpec):
+        scores = examined_all(model, read.evaluate, device)
+    else:
+        scores = _scored(model, read.evaluate, device)
     if as_json:
         click.echo(json.dumps({"model": str(folder), "evaluations": scores}))
         return
@@ -119,12 +148,12 @@ def _scored(model: Path, asked: Any, device: str) -> dict[str, dict[str, Any]]:
     from training.evaluate.suite import evaluate as run
     from training.evaluate.suite import open_tests
 
-    folder = _model_folder(model)
+    folder = model_folder(model)
     tests = open_tests(asked)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     scores = run(tests, folder, device, tell=lambda name: print(f"evaluates {name}", file=sys.stderr, flush=True))
-    note_scores(_run_folder(model), folder, scores)
+    note_scores(run_folder(model), folder, scores)
     return scores
 
 
@@ -139,9 +168,7 @@ def _evaluation(kind: str, asked: dict[str, Any]) -> Any:
     try:
         return Evaluation.model_validate({kind: asked})
     except ValidationError as error:
-        first = error.errors()[0]
-        option = f"--{first['loc'][-1]}: " if len(first["loc"]) > 1 else ""
-        raise InputError(f"evaluate: {option}{first['msg'].removeprefix('Value error, ')}") from error
+        raise wrong_option(error) from error
 
 
 def _tell(benchmark: str, scores: dict[str, Any], as_json: bool) -> None:
@@ -164,20 +191,6 @@ def _tell(benchmark: str, scores: dict[str, Any], as_json: bool) -> None:
 
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-
-
-def _model_folder(path: Path) -> Path:
-    """The folder of a trained model; what `train` writes holds it as `model`. Raises InputError where there is none."""
-    for folder in (path, path / "model"):
-        if (folder / _CONFIG).is_file():
-            return folder
-    exists = "holds no trained model" if path.is_dir() else "is no folder"
-    raise InputError(f"evaluate: {path}: {exists}; name the folder that `train` made, or its model/ with {_CONFIG}")
-
-
-def _run_folder(path: Path) -> Path:
-    """The folder of the training that made a model."""
-    return path.parent if (path / _CONFIG).is_file() else path
 
 
 VERBS: tuple[Any, ...] = (evaluate,)

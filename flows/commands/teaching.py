@@ -12,10 +12,11 @@ import click
 from flows.commands.verb import set_option, spec_argument, verb
 
 if TYPE_CHECKING:
-    from schemas.training import TrainingSpec
+    from schemas.any_training import AnyTraining
     from training.run_folder import TrainResult
 
 Progress = Callable[[int, int, float, float], None]
+Tell = Callable[[str], None]
 _LINE_EVERY_S, _REDRAW_EVERY_S = 5.0, 0.2
 
 
@@ -29,11 +30,10 @@ _LINE_EVERY_S, _REDRAW_EVERY_S = 5.0, 0.2
 @click.pass_context
 def train(ctx: click.Context, /, spec: str, overrides: tuple[str, ...], nproc: int, as_json: bool) -> None:
     """Train a model as a training specification says, from its last checkpoint if there is one."""
-    from schemas.reading import read_yaml
-    from schemas.training import TrainingSpec
+    from schemas.any_training import read_training
     from training.launch import launch, noted
 
-    read = read_yaml(spec, TrainingSpec, overrides=overrides).spec
+    read = read_training(spec, overrides)
     if nproc > 1 and "RANK" not in os.environ:
         debug = ["--debug"] if ctx.find_root().obj["debug"] else []
         changes = [f"--set={change}" for change in overrides]
@@ -57,28 +57,36 @@ def train(ctx: click.Context, /, spec: str, overrides: tuple[str, ...], nproc: i
     click.echo(f"model: {done.model_folder}")
 
 
-def _trained(read: "TrainingSpec", spec: str, overrides: tuple[str, ...]) -> "TrainResult":
+def _trained(read: "AnyTraining", spec: str, overrides: tuple[str, ...]) -> "TrainResult":
     """Train, as a Prefect flow run where a server was configured or runs in the background."""
     from flows.one_run import warn_on_stderr
     from flows.prefect_server import answers, configured_url
-    from training.contrastive import train_contrastive
+    from training.train import train as train_by
 
-    tell = progress_lines(read.name)
+    step = progress_lines(read.name)
     url = None if int(os.environ.get("RANK", 0)) else configured_url()
     if url is None or not answers(url):
         if url is not None:
             warn_on_stderr(f"the Prefect server {url} cannot be reached; the training goes on without it")
-        return train_contrastive(read, progress=tell)
+        return train_by(read, progress=step, tell=_say)
     from flows.train import train_under_prefect
 
-    def work(progress: Progress) -> "TrainResult":
-        def both(*step: Any) -> None:
-            tell(*step)
-            progress(*step)
+    def work(progress: Progress, tell: Tell) -> "TrainResult":
+        def both_step(*done: Any) -> None:
+            step(*done)
+            progress(*done)
 
-        return train_contrastive(read, progress=both)
+        def both_tell(sentence: str) -> None:
+            _say(sentence)
+            tell(sentence)
+
+        return train_by(read, progress=both_step, tell=both_tell)
 
     return train_under_prefect(url, spec, overrides, work, warn_on_stderr)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def progress_lines(name: str) -> Progress:
@@ -89,6 +97,9 @@ def progress_lines(name: str) -> Progress:
 
     def tell(step: int, steps: int, loss: float, samples_per_s: float) -> None:
         now = time.monotonic()
+        if step <= told.get("step", 0):  # a stage after another counts anew
+            told.clear()
+        told["step"] = step
         first_step, began = told.setdefault("first", (step, now))
         terminal = sys.stderr.isatty()
         every_s = _REDRAW_EVERY_S if terminal else _LINE_EVERY_S

@@ -67,11 +67,17 @@ def evaluate_model(
 def table(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     """(evaluation, metric, value) of scores, for people."""
     return [
-        (name, metric, f"{value:.4g}" if metric == "l2" else f"{value:.4f}")
+        (name, metric, _shown(metric, value))
         for name, record in scores.items()
         for metric, value in record.items()
         if not metric.startswith("per_")
     ]
+
+
+def _shown(metric: str, value: float | None) -> str:
+    if value is None:
+        return "none"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if metric == "l2" else f"{value:.4f}"
 
 
 def _opened(asked: Evaluation) -> Callable[["Model", Path], Scores]:

@@ -37,6 +37,7 @@ def answer(
 
 def prompts(built: Built, conversations: Sequence[list[dict[str, Any]]]) -> Any:
     """Conversations that wait for an answer as the model's inputs, filled up at the left."""
+    frames = {"do_sample_frames": False} if built.family.video else {}  # they are chosen already
     return built.processor.apply_chat_template(
         list(conversations),
         chat_template=built.processor.chat_template,
@@ -44,7 +45,7 @@ def prompts(built: Built, conversations: Sequence[list[dict[str, Any]]]) -> Any:
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        processor_kwargs={"padding": True, "padding_side": "left", **built.family.call},
+        processor_kwargs={"padding": True, "padding_side": "left", **frames, **built.family.call},
     )
 
 

@@ -86,6 +86,8 @@ class Family:
     """Other model types whose weights have the same names: of the llm or the encoder."""
     frozen: tuple[str, ...] = ()
     """Roles that cannot learn."""
+    needs_pictures: bool = False
+    """Whether its class reads no text alone."""
     objectives: tuple[str, ...] = ("answers",)
     """What a stage can learn by."""
     call: Mapping[str, Any] = field(default_factory=dict)
@@ -184,7 +186,7 @@ _ROWS = (
             "llm": ("language_model",), "head": ("language_model.lm_head",),
         },
         ("single",), "question", {"image_token": "<image>"}, "<image>", packs=False, trunk="",
-        encoder_type="blip_2_vision_model", objectives=("answers", "blip2_stage1"),
+        encoder_type="blip_2_vision_model", needs_pictures=True, objectives=("answers", "blip2_stage1"),
     ),
     Family(
         "qwen2_vl", "Qwen2VLForConditionalGeneration", "qwen2_vl", _QWEN, ("native",), "chatml", _QWEN_TOKENS,

@@ -5,10 +5,9 @@ from training.generative.collation import Layout
 from training.generative.course import StageCourse
 from training.generative.packing import Budget
 from training.generative.positions import sample_positions
-from training.ranks import Ranks
 
 
-def layout_of(built: Built, course: StageCourse, ranks: Ranks) -> Layout:
+def layout_of(built: Built) -> Layout:
     """How samples become a batch of this model."""
     family, config = built.family, built.model.config
     return Layout(
@@ -19,8 +18,7 @@ def layout_of(built: Built, course: StageCourse, ranks: Ranks) -> Layout:
         positions=sample_positions(built),
         videos=bool(family.video),
         call=family.call,
-        # Ranks that have shared the weights out must all need them: one without a picture would let the others wait.
-        needs_pictures=course.spec.parallel == "fsdp" and ranks.count > 1,
+        needs_pictures=family.needs_pictures,
         decoder_start_id=config.text_config.decoder_start_token_id if family.answers_apart(config) else None,
     )
 

@@ -4,7 +4,7 @@ Shapes: B rows of this rank's part, L tokens of a row, D numbers of a hidden sta
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,26 +14,38 @@ from schemas.generative import GenerativeSpec, Stage
 from training.generative.batches import GenerativeBatch
 from training.generative.build import Built
 from training.generative.collation import IGNORED, Collated
+from training.generative.flops import flops_of
 from training.generative.hidden_states import hidden_states
 from training.generative.image_tokens import with_image_labels
 from training.generative.loss import answer_loss
+from training.generative.parts import learning_role
 from training.parallel import average_scalars, blocks, in_parallel, unsynchronised
 from training.ranks import ALONE, Ranks
 
 
 class _Answers(nn.Module):
-    """Inputs and labels → this rank's share of the loss; one module, so that DDP and FSDP2 take hold of all of it."""
+    """Inputs and labels → this rank's share of the loss; one module, so that DDP and FSDP2 take hold of all of it.
 
-    def __init__(self, built: Built, ranks: Ranks, *, bf16: bool) -> None:
+    `touched` are names of weights that get a gradient, if of zeros, also where a batch shows no picture: they are added
+    to what the language model reads, times zero.
+    """
+
+    def __init__(self, built: Built, ranks: Ranks, *, bf16: bool, touched: frozenset[str]) -> None:
         super().__init__()
         self.model = built.model
-        self._family, self._ranks, self._bf16 = built.family, ranks, bf16
+        self._family, self._ranks, self._bf16, self._touched = built.family, ranks, bf16, touched
+        if touched:
+            self.model.get_input_embeddings().register_forward_hook(self._touch)
 
     def forward(self, inputs: Mapping[str, Tensor], labels_BL: Tensor, label_tokens: int) -> Tensor:
         head = self.model.get_output_embeddings()
         with torch.autocast(labels_BL.device.type, torch.bfloat16, enabled=self._bf16):
             hidden_BLD = hidden_states(self.model, self._family, inputs)
             return answer_loss(hidden_BLD, labels_BL, head, label_tokens, ranks=self._ranks)
+
+    def _touch(self, _module: nn.Module, _given: Any, read_BLD: Tensor) -> Tensor:
+        sums = [p.sum() for name, p in self.model.named_parameters() if name in self._touched]
+        return read_BLD + 0 * torch.stack(sums).sum().to(read_BLD.dtype)
 
 
 class Generative:
@@ -44,13 +56,17 @@ class Generative:
     ) -> None:
         self.network: nn.Module = built.model.to(device)
         self.device, self.ranks = device, ranks
-        self._built, self._stage = built, stage
+        self._built, self._stage, self._flops = built, stage, flops_of(built)
         bf16 = spec.precision == "bf16" or (spec.precision == "auto" and device.type == "cuda")
         if spec.compile:
             for block in blocks(self.network):
                 block.compile()  # type: ignore[no-untyped-call]
-        self._answers = in_parallel(_Answers(built, ranks, bf16=bf16), spec.parallel, ranks, some_unused=True)
         self._shared_out = spec.parallel == "fsdp" and ranks.count > 1
+        # FSDP2 exchanges the gradients that there are, layer by layer: all ranks must have the same ones.
+        self._touched = frozenset(_of_pictures(built) if self._shared_out else ())
+        answers = _Answers(built, ranks, bf16=bf16, touched=self._touched)
+        apart, whole = _blocks_of_llm(built), _never_learnt(built)
+        self._answers = in_parallel(answers, spec.parallel, ranks, some_unused=True, apart=apart, whole=whole)
 
     def gradients(self, batch: GenerativeBatch, step: int) -> Tensor:
         """Add the gradient of the batch's loss to the weights, part by part; returns this rank's share of the loss."""
@@ -69,11 +85,14 @@ class Generative:
             total += share.detach()
         if self._shared_out:
             average_scalars(self._answers, self.ranks)
+            self._forget_untold(parts)
         return total
 
     def sizes(self, batch: GenerativeBatch) -> Mapping[str, int]:
-        """Samples, tokens without padding, and those that are learnt."""
-        return {"samples": batch.samples, "tokens": batch.tokens, "label_tokens": batch.label_tokens}
+        """Samples, tokens without padding, those that are learnt, and operations if all shares are alike."""
+        flops = round(sum(map(self._flops.of, batch.parts)) * self.ranks.count)
+        counts = {"samples": batch.samples, "tokens": batch.tokens, "label_tokens": batch.label_tokens}
+        return {**counts, "flops": flops}
 
     def settle(self) -> None:
         """Nothing is bounded."""
@@ -82,6 +101,38 @@ class Generative:
         """Nothing more."""
         return {}
 
+    def _forget_untold(self, parts: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None:
+        """Where no rank was shown a picture, what only pictures need has no gradient, not even one of zeros."""
+        shown = any(value.is_floating_point() for inputs, _ in parts for value in inputs.values())
+        if not any(self.ranks.mean([float(shown)], self.device)):
+            for name, parameter in self.network.named_parameters():
+                parameter.grad = None if name in self._touched else parameter.grad
+
     def _moved(self, part: Collated) -> tuple[dict[str, Any], Tensor]:
         inputs = {name: value.to(self.device, non_blocking=True) for name, value in part.inputs.items()}
         return inputs, part.labels_BL.to(self.device, non_blocking=True)
+
+
+def _blocks_of_llm(built: Built) -> list[nn.Module]:
+    """The layers that each batch runs once, whether it shows pictures, videos, both or none."""
+    names = {module: name for name, module in built.model.named_modules()}
+    return [block for block in blocks(built.model) if _roles(built, block, names[block]) <= {"llm", "lora"}]
+
+
+def _roles(built: Built, module: nn.Module, name: str) -> set[str]:
+    config = built.model.config
+    return {learning_role(f"{name}.{inner}", built.family, config) for inner, _ in module.named_parameters()}
+
+
+def _of_pictures(built: Built) -> list[str]:
+    """Names of weights that learn, and that only pictures need."""
+    learnt = [name for name, p in built.model.named_parameters() if p.requires_grad]
+    return [
+        name for name in learnt if learning_role(name, built.family, built.model.config) in ("encoder", "connector")
+    ]
+
+
+def _never_learnt(built: Built) -> list[nn.Parameter]:
+    """Weights of parts that no stage trains, and that are used beside the training too (Chameleon's codes)."""
+    named = built.model.named_parameters()
+    return [p for name, p in named if learning_role(name, built.family, built.model.config) in built.family.frozen]

@@ -25,6 +25,10 @@ _KEY = re.compile(r"[0-9a-f]{32}\Z")
 _URL = re.compile(r"https?://")
 _FRAMES = {".jpg", ".jpeg", ".png", ".webp"}
 
+_FRAMES_PER_S = 3.0  # of a folder of frames, as MVBench's are
+
+Clip = tuple[float, float]
+"""From second to second of a video."""
 Place = tuple[str, int, int]
 """A tar, and in it where a picture begins and how many bytes it has."""
 
@@ -37,8 +41,8 @@ class Pictures:
     in_set: Mapping[str, Place] | None = None
     frames: int = 8
 
-    def of(self, name: str, *, video: bool = False) -> Picture:
-        """The picture or video of that name; it is read later. Raises ValueError where no such name can be read."""
+    def of(self, name: str, *, video: bool = False, clip_s: Clip | None = None) -> Picture:
+        """The picture, or the video or a part of it; it is read later. Raises ValueError where none can be read."""
         if name.startswith("data:"):
             return Picture(f"data: URL {hashlib.sha256(name.encode()).hexdigest()[:12]}", partial(_inline, name))
         if in_set_by(name):
@@ -46,7 +50,7 @@ class Pictures:
                 raise ValueError(f"the picture {name!r} is named by key or URL; say in which curated set it lies: set")
             return Picture(name, partial(_in_set, name, self.in_set.get(name)), video)
         path = self._path(name)
-        return Picture(name, partial(_video, path, self.frames) if video else partial(_file, path), video)
+        return Picture(name, partial(_video, path, self.frames, clip_s) if video else partial(_file, path), video)
 
     def _path(self, name: str) -> Path:
         """The file of that name inside the folder; a file of conversations may come from strangers."""
@@ -129,15 +133,16 @@ def _file(path: Path) -> list[np.ndarray]:
         raise Unfit("missing", f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _video(path: Path, frames: int) -> list[np.ndarray]:
+def _video(path: Path, frames: int, clip_s: Clip | None) -> list[np.ndarray]:
     """Frames of a video: pictures in a folder in the order of their names, or a file that OpenCV reads."""
     if not path.exists():
         raise Unfit("missing", f"{path}: there is no such video")
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in _FRAMES)
-        found = [picture for place in evenly(len(files), frames) for picture in _file(files[place])]
+        places = _places(len(files), _FRAMES_PER_S, frames, clip_s)
+        found = [picture for place in places for picture in _file(files[place])]
     else:
-        found = _frames_of_file(path, frames)
+        found = _frames_of_file(path, frames, clip_s)
     if not found:
         raise Unfit("broken", f"{path}: has no frames that can be read")
     height, width = found[0].shape[:2]
@@ -146,7 +151,7 @@ def _video(path: Path, frames: int) -> list[np.ndarray]:
     return found
 
 
-def _frames_of_file(path: Path, frames: int) -> list[np.ndarray]:
+def _frames_of_file(path: Path, frames: int, clip_s: Clip | None) -> list[np.ndarray]:
     """Frames by OpenCV, which brings its decoders along; jumping in a video is inexact, so it is read through."""
     import cv2
 
@@ -154,7 +159,8 @@ def _frames_of_file(path: Path, frames: int) -> list[np.ndarray]:
     try:
         size = (int(opened.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         require_within_limits(*size)
-        wanted = set(evenly(int(opened.get(cv2.CAP_PROP_FRAME_COUNT)), frames))
+        count, per_s = int(opened.get(cv2.CAP_PROP_FRAME_COUNT)), opened.get(cv2.CAP_PROP_FPS)
+        wanted = set(_places(count, per_s, frames, clip_s))
         found = []
         for place in range(max(wanted, default=-1) + 1):
             if not opened.grab():
@@ -167,6 +173,14 @@ def _frames_of_file(path: Path, frames: int) -> list[np.ndarray]:
         raise Unfit("broken", f"{path}: {error}") from error
     finally:
         opened.release()
+
+
+def _places(count: int, per_s: float, most: int, clip_s: Clip | None) -> list[int]:
+    """Places of frames, evenly in all of a video, or between two seconds of it."""
+    if clip_s is None:
+        return evenly(count, most)
+    first = min(max(0, round(clip_s[0] * per_s)), count)
+    return [first + place for place in evenly(max(0, min(round(clip_s[1] * per_s), count) - first), most)]
 
 
 def evenly(count: int, most: int) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from schemas.generative import Captions, Instructions
-from training.curated_set import CuratedSet, open_sets
+from training.curated_set import CuratedSet
 from training.generative.course import StageCourse
 from training.generative.mixture import Captioned, Source, open_sources
 from training.run_folder import RESULTS, put_json
@@ -27,16 +27,11 @@ def sources_of(course: StageCourse) -> list[Source]:
     return open_sources(entries, course.spec.image.frames)
 
 
-def keep_versions(course: StageCourse) -> None:
+def keep_versions(course: StageCourse, sources: Sequence[Source]) -> None:
     """Note which versions the stage begins with."""
-    taken: list[dict[str, Any]] = []
-    for entry in course.stage.data:
-        dumped = entry.model_dump(mode="json")
-        if isinstance(entry, Captions):
-            taken += [dumped | {"set": _version(one), "weight": one.weight} for one in open_sets([entry])]
-        else:
-            taken.append(dumped)
-    put_json(course.folder / _DATA, {"asked": _asked(course), "taken": taken})
+    instructions = (entry for entry in course.stage.data if isinstance(entry, Instructions))
+    taken = [_captions(one) if isinstance(one, Captioned) else next(instructions) for one in sources]
+    put_json(course.folder / _DATA, {"asked": _asked(course), "taken": [one.model_dump(mode="json") for one in taken]})
 
 
 def curated_of(sources: Sequence[Source]) -> list[CuratedSet]:
@@ -44,9 +39,13 @@ def curated_of(sources: Sequence[Source]) -> list[CuratedSet]:
     return [one.curated for one in sources if isinstance(one, Captioned)]
 
 
-def _version(one: CuratedSet) -> str:
+def _captions(source: Captioned) -> Captions:
+    """The one version of a set that a source reads, as an entry of `data` would name it."""
+    one = source.curated
     folder = str(one.location).rsplit("/", 1)[0]
-    return f"{folder}@{one.manifest.version}"
+    return Captions(
+        set=f"{folder}@{one.manifest.version}", weight=one.weight, captions=one.captions, prompts=tuple(source.prompts)
+    )
 
 
 def _asked(course: StageCourse) -> list[dict[str, Any]]:

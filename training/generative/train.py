@@ -2,18 +2,20 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import InputError
 from schemas.generative import GenerativeSpec
-from training.run_folder import MODEL, RESULTS, TrainResult, begun, put_json
+from training.run_folder import EVALUATIONS, MODEL, RESULTS, TrainResult, begun, put_json, put_record
 
 if TYPE_CHECKING:
+    from training.evaluate.asked import Asked
     from training.generative.build import Built
     from training.generative.course import StageCourse
+    from training.generative.mixture import Source
     from training.ranks import Ranks
 
 Progress = Callable[[int, int, float, float], None]
@@ -31,29 +33,66 @@ def train_generative(
     import torch
 
     from training.device import device_of
+    from training.evaluate.asked import open_asked
+    from training.evaluate.running import require_pictures
     from training.generative.course import StageCourse
+    from training.generative.families import family_named
+    from training.generative.stage_data import curated_of, sources_of
     from training.logs import require_boards
-    from training.ranks import joined
+    from training.ranks import asked_ranks, joined
 
     device = device_of(spec)
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     courses = [StageCourse(spec, number) for number in range(len(spec.stages))]
     require_boards(courses[0])
+    _require_even(spec, asked_ranks().count)
+    asked = open_asked(spec.evaluate)
+    for one in asked:
+        require_pictures(one, family_named(spec.family))
+    data = [sources_of(course) for course in courses]
     metrics: dict[str, Any] = {}
     with joined(device) as ranks:
         say = tell if ranks.first else lambda _: None
-        for course in courses:
-            metrics[course.folder.name] = _stage(course, device, ranks, progress if ranks.first else None, say)
-        if ranks.first:
-            _point(spec.folder / MODEL, courses[-1].folder / MODEL)
-            put_json(spec.folder / RESULTS, metrics)
+        for course, sources in zip(courses, data, strict=True):
+            done = _stage(course, sources, device, ranks, progress if ranks.first else None, say)
+            metrics[course.folder.name] = done
         ranks.wait()
+    if ranks.first:  # the others need not wait for scores
+        _point(spec.folder / MODEL, courses[-1].folder / MODEL)
+        put_record(spec, [one for sources in data for one in curated_of(sources)])
+        metrics |= _scores(spec, asked, device, tell)
+        put_json(spec.folder / RESULTS, metrics)
     return TrainResult(spec.folder, spec.folder / MODEL, metrics)
 
 
+def _require_even(spec: GenerativeSpec, ranks: int) -> None:
+    for number, stage in enumerate(spec.stages):
+        if stage.batch_size % (ranks * stage.accumulate):
+            raise InputError(
+                f"stages[{number}].batch_size: {stage.batch_size} cannot be shared evenly by {ranks} ranks in "
+                f"{stage.accumulate} parts each (accumulate); take a multiple of {ranks * stage.accumulate}"
+            )
+
+
+def _scores(spec: GenerativeSpec, asked: Sequence["Asked"], device: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """What the trained model scores in the specification's evaluations, noted beside the sets it was trained on."""
+    from training.evaluate.noted import note_scores
+    from training.evaluate.running import evaluate
+
+    folder = spec.folder / MODEL
+    found = evaluate(asked, folder, device, spec.folder / EVALUATIONS, tell=tell)
+    note_scores(spec.folder, folder, found, sum(stage.steps for stage in spec.stages))
+    return found
+
+
 def _stage(
-    course: "StageCourse", device: str, ranks: "Ranks", progress: Progress | None, tell: Callable[[str], None]
+    course: "StageCourse",
+    sources: Sequence["Source"],
+    device: str,
+    ranks: "Ranks",
+    progress: Progress | None,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train one stage, unless it is finished; what came of it."""
     import torch
@@ -64,32 +103,32 @@ def _stage(
     from training.generative.layout import budget_of, layout_of
     from training.generative.learner import Generative
     from training.generative.parts import parameter_groups, prepare
-    from training.generative.stage_data import curated_of, keep_versions, sources_of
+    from training.generative.stage_data import curated_of, keep_versions
     from training.loop import run_steps
+    from training.meters import peak_flops
     from training.optimizer import optimizer_of
 
-    sources = sources_of(course)
     identity = course.identity([one.identity for one in sources])
     finished = _finished(course, identity)
     if finished is not None:
         tell(f"{course.name}: is finished")
         return finished
     built = _start(course)
-    encoder = Encoder(built.processor, layout_of(built, course, ranks), budget_of(course))
+    encoder = Encoder(built.processor, layout_of(built), budget_of(course))
     tell(f"{course.name}: {prepare(built.model, built.family, course.stage, course.spec.seed + course.number)}")
     torch.manual_seed(course.spec.seed + course.number + 1000 * ranks.rank)
     with contextlib.ExitStack() as opened:
-        groups = [
-            {**group, "scale": group["lr"] / course.lr}
-            for group in parameter_groups(built.model.to(device), built.family, course.stage)
-        ]
         learner = Generative(built, course.spec, course.stage, torch.device(device), ranks)
+        groups = [  # after FSDP2 has put each rank's shares in the place of the weights
+            {**group, "scale": group["lr"] / course.lr}
+            for group in parameter_groups(built.model, built.family, course.stage)
+        ]
         state = State(learner.network, optimizer_of(groups, course))
         ranks.wait()  # until all have seen what was there before
         if ranks.first:
             opened.enter_context(begun(course, curated_of(sources)))
         if not restore(state, course.folder, identity, ranks) and ranks.first:
-            keep_versions(course)
+            keep_versions(course, sources)
         made = opened.enter_context(
             batches(
                 sources, course.stage, encoder, state.position, seed=course.spec.seed, workers=course.spec.workers,
@@ -97,7 +136,9 @@ def _stage(
                 rank=ranks.rank, ranks=ranks.count,
             )
         )  # fmt: skip
-        run_steps(learner, state, made, course, identity, progress=progress)
+        peak = peak_flops(learner.device)
+        most = None if peak is None else ("flops", peak * ranks.count)
+        run_steps(learner, state, made, course, identity, progress=progress, most_per_s=most)
         _save(course, built, ranks)
         metrics = {
             "steps": state.step, "first_loss": state.first_loss, "last_loss": state.last_loss,

@@ -16,6 +16,7 @@ from schemas.errors import InputError
 from training.evaluate.annotation_files import Text, checked, only_file, read_json
 from training.evaluate.answers import read_answers, require_same
 from training.evaluate.benchmark import Question
+from training.evaluate.pictures import Picture
 from training.evaluate.zeroshot import MOST_RANKS, Scores, classification
 
 _EXPECTED = "`classes`, a list, and `labels`, an object of id and class"
@@ -46,8 +47,13 @@ def score(annotations: Sequence[Path], predictions: Path, *, official: bool = Fa
 def questions(annotations: Sequence[Path]) -> list[Question]:
     """A question per picture, whose id is its path, with all classes to choose from."""
     classes, labels = _read(annotations)
+    return [question(key, Path(key), classes) for key in labels]
+
+
+def question(key: str, picture: Picture, classes: Sequence[str]) -> Question:
+    """Which of the classes a picture is of."""
     prompt = f"What is in this picture? Answer with one of: {', '.join(classes)}."
-    return [Question(key, (Path(key),), prompt, tuple(classes)) for key in labels]
+    return Question(key, (picture,), prompt, tuple(classes))
 
 
 def entry(question: Question, text: str) -> dict[str, Any]:
