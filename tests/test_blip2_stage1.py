@@ -21,6 +21,7 @@ from training.generative.blip2_stage1_model import SPEAKS, second_stage, start
 from training.generative.build import Built, open_model
 from training.generative.conversations import Unfit, captioned
 from training.generative.train import train_generative
+from training.ranks import ALONE, MEETING_FILE, Ranks, joined
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FIRST = {"train": ["connector"], "objective": "blip2_stage1", "steps": 4, "batch_size": 8, "lr": 1e-3, "max_tokens": 32}
@@ -93,6 +94,38 @@ def test_the_contrast_is_that_of_the_most_alike_query_written_out() -> None:
             logs = [value - math.log(sum(map(math.exp, row))) for value in row]
             terms.append(-0.9 * logs[right] - 0.1 * sum(logs) / 3)  # targets smoothed by 0.1
     assert loss.item() == pytest.approx(sum(terms) / len(terms), abs=1e-5)
+
+
+def vectors() -> list[torch.Tensor]:
+    """query_BQE and text_BE of unit length, the same for whoever asks."""
+    draw = torch.Generator().manual_seed(1)
+    made = [torch.randn(4, *shape, generator=draw) for shape in ((3, 5), (5,))]
+    return [torch.nn.functional.normalize(one, dim=-1) for one in made]
+
+
+def contrast_and_gradients(rows: slice, ranks: Ranks) -> list[torch.Tensor]:
+    given = [one[rows].clone().requires_grad_() for one in vectors()]
+    loss, _ = contrasted(given[0], given[1], 0.1, ranks)
+    return [loss.detach(), *torch.autograd.grad(loss, given)]
+
+
+def test_two_ranks_contrast_all_their_pairs_as_one_does(tmp_path: Path) -> None:
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+            os.environ[MEETING_FILE] = f"{tmp_path}/meeting"
+            with joined("cpu") as ranks:
+                torch.save(contrast_and_gradients(slice(2 * rank, 2 * rank + 2), ranks), tmp_path / f"{rank}.pt")
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    whole = contrast_and_gradients(slice(4), ALONE)
+    torch.testing.assert_close((found[0][0] + found[1][0]) / 2, whole[0])
+    for place in (1, 2):  # DDP takes the mean of the ranks' gradients
+        torch.testing.assert_close(torch.cat([found[0][place], found[1][place]]) / 2, whole[place])
 
 
 def test_where_nothing_is_known_the_contrast_is_the_logarithm_of_the_batch() -> None:
