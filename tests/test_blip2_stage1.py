@@ -309,6 +309,16 @@ def test_killed_in_the_first_stage_it_ends_with_the_same_weights(data: Path, tra
         assert ours.read_bytes() == whole.read_bytes()
 
 
+def test_activations_that_are_computed_twice_change_no_loss(data: Path, trained: Path, tmp_path: Path) -> None:
+    stage = FIRST | {"data": [{"set": str(data)}], "checkpointing": True}
+    train_generative(asked(data, tmp_path, stages=[stage]))
+    ours, whole = (
+        [json.loads(line)["loss"] for line in (root / "stage-1" / "metrics.jsonl").read_text().splitlines()]
+        for root in (tmp_path, trained)
+    )
+    assert ours == whole
+
+
 def test_captions_are_cut_and_what_looks_like_a_control_token_is_text(built: Built) -> None:
     from small_training import png
 
