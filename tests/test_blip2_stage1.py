@@ -309,6 +309,13 @@ def test_killed_in_the_first_stage_it_ends_with_the_same_weights(data: Path, tra
         assert ours.read_bytes() == whole.read_bytes()
 
 
+def test_a_whole_model_without_a_first_stage_goes_on_to_learn(data: Path, trained: Path, tmp_path: Path) -> None:
+    whole = {"weights": str(trained / "model"), "encoder": None, "llm": None, "connector": {}, "tokenizer": None}
+    spec = asked(data, tmp_path, **whole)
+    spec = spec.model_copy(update={"stages": spec.stages[1:]})
+    assert train_generative(spec).metrics["stage-1"]["steps"] == 3
+
+
 def test_activations_that_are_computed_twice_change_no_loss(data: Path, trained: Path, tmp_path: Path) -> None:
     stage = FIRST | {"data": [{"set": str(data)}], "checkpointing": True}
     train_generative(asked(data, tmp_path, stages=[stage]))

@@ -59,14 +59,14 @@ def second_stage(spec: GenerativeSpec, first: Path) -> Built:
 
 def require_first_stages(spec: GenerativeSpec) -> None:
     """Raises InputError for what a first stage cannot be asked for."""
-    for number, stage in enumerate(spec.stages):
-        where = f"stages[{number}]"
-        if stage.objective != OBJECTIVE:
-            continue
-        if number and spec.stages[number - 1].objective != OBJECTIVE:
-            raise InputError(f"{where}.objective: {OBJECTIVE} comes before stages that learn answers; put it first")
-        _require_first_stage(stage, where)
-    if spec.weights is not None:
+    first = [number for number, stage in enumerate(spec.stages) if stage.objective == OBJECTIVE]
+    for place, number in enumerate(first):
+        if number != place:
+            raise InputError(
+                f"stages[{number}].objective: {OBJECTIVE} comes before stages that learn answers; put it first"
+            )
+        _require_first_stage(spec.stages[number], f"stages[{number}]")
+    if first and spec.weights is not None:
         raise InputError(f"weights: {OBJECTIVE} begins with parts; name encoder and llm instead of a whole model")
 
 
