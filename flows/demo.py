@@ -3,6 +3,7 @@
     web ──> trusted pairs ──> scorer ──> curated set ──┬──> model A ──┐
      └────────────────────────> uncurated set ─────────┴──> model B ──┴──> which is better
 
+With `captioner`, a vision-language model learns from the curated set too (flows/demo_captioner.py).
 Everything is planted, so that the funnel can be held against the truth.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.job import Result
+from flows.demo_captioner import Described, teach_captioner
 from flows.demo_web.clean import write_held_out, write_trusted
 from flows.demo_web.server import DemoServer
 from flows.demo_web.truth import StepTruth, held_against_truth
@@ -26,6 +28,7 @@ from flows.one_run import Request, run
 from flows.progress import View
 from flows.services import Services
 from schemas.errors import InputError
+from schemas.generative import GenerativeSpec
 from schemas.reading import read_yaml
 from schemas.training import TrainingSpec
 
@@ -42,6 +45,7 @@ class Demo:
     uncurated: Result
     truth: list[StepTruth]
     scores: dict[str, dict[str, float]] = field(default_factory=dict)  # curated and uncurated: accuracy by name
+    captioner: Described | None = None
     seconds: float = 0.0
 
     def record(self) -> dict[str, Any]:
@@ -51,6 +55,7 @@ class Demo:
             "uncurated": self.uncurated.record(),
             "truth": [vars(step) for step in self.truth],
             "scores": self.scores,
+            "captioner": self.captioner.record() if self.captioner else None,
             "seconds": round(self.seconds, 1),
         }
 
@@ -66,7 +71,14 @@ class Teller:
 
 
 def demo(
-    folder: Path, teller: Teller, *, pairs: int = 3000, seed: int = 0, executor: Any = "ray", port: int = 0
+    folder: Path,
+    teller: Teller,
+    *,
+    pairs: int = 3000,
+    seed: int = 0,
+    executor: Any = "ray",
+    port: int = 0,
+    captioner: bool = False,
 ) -> Demo:
     """Run the whole demo in a folder. The web is served from a free port of this machine; nothing else is asked."""
     started = time.monotonic()
@@ -90,8 +102,9 @@ def demo(
     for name in ("curated", "uncurated"):
         teller.act(f"trains a CLIP on the {name} set")
         scores[name] = _train(paths, f"demo_{name}", teller, pairs)
+    described = _teach_captioner(paths, teller, pairs) if captioner else None
     truth = held_against_truth(web.truth, curated.manifest)
-    return Demo(paths.root, curated, uncurated, truth, scores, time.monotonic() - started)
+    return Demo(paths.root, curated, uncurated, truth, scores, described, time.monotonic() - started)
 
 
 @dataclass(frozen=True)
@@ -150,6 +163,15 @@ def _train(paths: _Paths, name: str, teller: Teller, pairs: int) -> dict[str, fl
         for key, value in result.metrics.items()
         if isinstance(value, dict) and "top1" in value
     }
+
+
+def _teach_captioner(paths: _Paths, teller: Teller, pairs: int) -> Described:
+    teller.act("trains a vision-language model on the curated set, and lets it describe pictures that it never saw")
+    asked = read_yaml(PIPELINES / "training" / "demo_captioner.yaml", GenerativeSpec).spec.model_dump(mode="json")
+    asked = _moved(asked, paths)
+    for stage in asked["stages"]:
+        stage["steps"] = max(20, stage["steps"] * min(pairs, 3000) // 3000)
+    return teach_captioner(GenerativeSpec.model_validate(asked), paths.root / "held_out" / "pictures", teller.step)
 
 
 def _moved(value: Any, paths: _Paths) -> Any:

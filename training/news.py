@@ -84,7 +84,8 @@ class News:
         speeds: dict[str, float | str] = {f"{name}_per_s": round(n / spent_s, 1) for name, n in taken.sizes.items()}
         if self._most_per_s is not None:
             counted, most = self._most_per_s
-            speeds["mfu"] = round(taken.sizes[counted] / spent_s / most, 4)
+            if counted in taken.sizes:
+                speeds["mfu"] = round(taken.sizes[counted] / spent_s / most, 4)
         return speeds | taken.stalls.record() | {"slowest": self._stalls.slowest(self._seconds)}
 
 

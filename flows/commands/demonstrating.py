@@ -13,6 +13,7 @@ from flows.commands.verb import verb
 
 if TYPE_CHECKING:
     from flows.demo import Demo, Teller
+    from flows.demo_captioner import Described
 
 _LINE_EVERY_S = 5
 
@@ -23,6 +24,7 @@ _LINE_EVERY_S = 5
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--executor", type=click.Choice(["ray", "in-process"]), default="ray", show_default=True)
 @click.option("--port", type=int, default=0, help="Where to serve the web; default: any free port.")
+@click.option("--captioner", is_flag=True, help="Train a vision-language model on the curated set too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
 def demo(as_json: bool, **asked: Any) -> None:
     """Make a small web, curate it, train on the result, and hold it against the truth."""
@@ -51,6 +53,8 @@ def told(done: "Demo") -> Iterator[str]:
     for which, rows in (("curated", done.curated.curated), ("uncurated", done.uncurated.curated)):
         scores = "".join(f"{done.scores[which][name]:>9.3f}" for name in names)
         yield f"  trained on {rows:>5,} pairs, {which:<17}{scores}"
+    if done.captioner is not None:
+        yield from ("", *_described(done.captioner))
     yield ""
     yield f"Everything lies in {done.folder}; the curated set is {done.curated.manifest}"
     yield f"({done.seconds:.0f} s in all). Try next:"
@@ -58,6 +62,14 @@ def told(done: "Demo") -> Iterator[str]:
     yield f'  pairmill sql "SELECT fate_step, count(*) FROM samples GROUP BY ALL ORDER BY 2 DESC" {store} --name demo'
     yield f"  pairmill explain KEY {store} --name demo      # a key from `SELECT key FROM samples`"
     yield "  pairmill run pipelines/curation/demo.yaml --set matching.fraction=0.5   # seconds"
+
+
+def _described(captioner: "Described") -> Iterator[str]:
+    """What the captioner says of pictures that it never saw."""
+    scores = ", ".join(f"{name} {score:.3f}" for name, score in captioner.scores.items())
+    yield f"captions of pictures never seen, the share that is right: {scores}"
+    for one in captioner.captions:
+        yield f"  {one['said']:<70.70}  it is a {one['colour']} {one['shape']}"
 
 
 def _share(value: float | None) -> str:

@@ -44,6 +44,8 @@ def build(spec: GenerativeSpec, *, meta: bool = False) -> Built:
         torch.manual_seed(spec.seed)
         with torch.device("meta" if meta else "cpu"):
             model = _class_of(family)(config)
+        if hasattr(model, "query_tokens"):  # which transformers leaves all alike, and so they would stay
+            torch.nn.init.normal_(model.query_tokens, std=config.qformer_config.initializer_range)
     if not meta:
         _load_parts(model, family, spec)
     processor = _processor(family, config, tokenizer, spec.image, _look(spec, config))
@@ -60,7 +62,12 @@ def open_model(folder: Path | str) -> Built:
     from training.generative.exact_processors import exact
 
     with as_input_error(f"model {folder}"):
-        family = family_of(AutoConfig.from_pretrained(folder))
+        config = AutoConfig.from_pretrained(folder)
+        family = family_of(config)
+        if "Blip2ForImageTextRetrieval" in (config.architectures or ()):
+            raise InputError(
+                f"model {folder}: is BLIP-2's first stage, which answers nothing; train a stage of answers after it"
+            )
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
         processor = exact(AutoProcessor.from_pretrained(folder))
     if processor.chat_template is None:

@@ -99,11 +99,8 @@ class Family:
     def prefixes(self, config: Any) -> dict[str, tuple[str, ...]]:
         """The roles of a model with this configuration; layers of cross-attention are part of the connector."""
         crossed = getattr(getattr(config, "text_config", None), "cross_attention_layers", None) or ()
-        llm = self.roles["llm"][0]
-        return {
-            role: (*paths, *(f"{llm}.layers.{i}" for i in crossed)) if role == "connector" else paths
-            for role, paths in self.roles.items()
-        }
+        layers = tuple(f"{self.roles['llm'][0]}.layers.{i}" for i in crossed)
+        return {role: (*paths, *layers) if role == "connector" else paths for role, paths in self.roles.items()}
 
     def role_of(self, parameter: str, config: Any) -> str:
         """Which role a parameter belongs to, by the longest prefix: encoder, connector, llm or head."""

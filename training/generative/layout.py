@@ -3,8 +3,18 @@
 from training.generative.build import Built
 from training.generative.collation import Layout
 from training.generative.course import StageCourse
+from training.generative.encoding import Encoder
 from training.generative.packing import Budget
 from training.generative.positions import sample_positions
+
+
+def encoder_of(built: Built, course: StageCourse) -> Encoder:
+    """What makes samples of conversations, as the stage learns from them."""
+    if course.stage.objective == "blip2_stage1":
+        from training.generative.blip2_stage1_learner import CaptionEncoder
+
+        return CaptionEncoder(built, course.stage.max_tokens)
+    return Encoder(built.processor, layout_of(built), budget_of(course))
 
 
 def layout_of(built: Built) -> Layout:

@@ -19,8 +19,20 @@ from training.generative.hidden_states import hidden_states
 from training.generative.image_tokens import with_image_labels
 from training.generative.loss import answer_loss
 from training.generative.parts import learning_role
+from training.learner import Learner
 from training.parallel import average_scalars, blocks, in_parallel, unsynchronised
 from training.ranks import ALONE, Ranks
+
+
+def learner_of(
+    built: Built, spec: GenerativeSpec, stage: Stage, device: torch.device, ranks: Ranks = ALONE
+) -> Learner[GenerativeBatch]:
+    """What learns by the stage's objective."""
+    if stage.objective == "blip2_stage1":
+        from training.generative.blip2_stage1_learner import Blip2Stage1
+
+        return Blip2Stage1(built, spec, stage, device, ranks)
+    return Generative(built, spec, stage, device, ranks)
 
 
 class _Answers(nn.Module):

@@ -35,12 +35,14 @@ def train_generative(
     from training.device import device_of
     from training.evaluate.asked import open_asked
     from training.evaluate.running import require_pictures
+    from training.generative.blip2_stage1_model import require_first_stages
     from training.generative.course import StageCourse
     from training.generative.families import family_named
     from training.generative.stage_data import curated_of, sources_of
     from training.logs import require_boards
     from training.ranks import asked_ranks, joined
 
+    require_first_stages(spec)
     device = device_of(spec)
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
@@ -99,9 +101,8 @@ def _stage(
 
     from training.checkpoint import State, restore
     from training.generative.batches import batches
-    from training.generative.encoding import Encoder
-    from training.generative.layout import budget_of, layout_of
-    from training.generative.learner import Generative
+    from training.generative.layout import encoder_of
+    from training.generative.learner import learner_of
     from training.generative.parts import parameter_groups, prepare
     from training.generative.stage_data import curated_of, keep_versions
     from training.loop import run_steps
@@ -114,11 +115,11 @@ def _stage(
         tell(f"{course.name}: is finished")
         return finished
     built = _start(course)
-    encoder = Encoder(built.processor, layout_of(built), budget_of(course))
+    encoder = encoder_of(built, course)
     tell(f"{course.name}: {prepare(built.model, built.family, course.stage, course.spec.seed + course.number)}")
     torch.manual_seed(course.spec.seed + course.number + 1000 * ranks.rank)
     with contextlib.ExitStack() as opened:
-        learner = Generative(built, course.spec, course.stage, torch.device(device), ranks)
+        learner = learner_of(built, course.spec, course.stage, torch.device(device), ranks)
         groups = [  # after FSDP2 has put each rank's shares in the place of the weights
             {**group, "scale": group["lr"] / course.lr}
             for group in parameter_groups(built.model, built.family, course.stage)
@@ -169,11 +170,14 @@ def _finished(course: "StageCourse", identity: Mapping[str, Any]) -> dict[str, A
 
 def _start(course: "StageCourse") -> "Built":
     """The model as the stage before left it, or as the specification begins."""
+    from training.generative import blip2_stage1_model
     from training.generative.build import build, open_model
 
-    if course.number == 0:
-        return build(course.spec)
-    return open_model(replace(course, number=course.number - 1).folder / MODEL)
+    before = replace(course, number=course.number - 1) if course.number else None
+    left = before.folder / MODEL if before is not None else None
+    if blip2_stage1_model.OBJECTIVE in (course.stage.objective, before.stage.objective if before else None):
+        return blip2_stage1_model.start(course.spec, course.number, left)
+    return build(course.spec) if left is None else open_model(left)
 
 
 def _save(course: "StageCourse", built: "Built", ranks: "Ranks") -> None:
