@@ -36,6 +36,7 @@ class Images(_Frozen):
     max_pixels: int | None = Field(None, ge=1, description="native: larger pictures are reduced")
     frames: int = Field(8, ge=1, description="frames taken of a video, evenly spread")
     too_many: Literal["skip", "refuse"] = Field("skip", description="a sample whose pictures exceed the context")
+    broken: Literal["skip", "refuse"] = Field("skip", description="a sample with a picture that is missing or broken")
 
 
 class Instructions(_Frozen):

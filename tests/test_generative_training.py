@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from small_training import pairs, write_set
 from tiny_vlm import spec_of
 
-from schemas.errors import InputError
+from schemas.errors import InputError, RunError
 from schemas.generative import GenerativeSpec
 from training.generative.build import build
 from training.generative.train import train_generative
@@ -132,3 +132,19 @@ def test_a_stage_goes_on_with_the_version_it_began_with(tmp_path: Path) -> None:
     train_generative(asked(folder, tmp_path / "cut", stages=asked(folder, tmp_path).model_dump()["stages"][:1]))
     first, again = (load_file(tmp_path / run / "stage-1" / "model" / "model.safetensors") for run in ("whole", "cut"))
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_broken_pictures_are_counted_or_refused_as_asked(tmp_path: Path) -> None:
+    rows = pairs(48)
+    rows[5][1]["png"] = b"\x89PNG\r\n\x1a\n broken"
+    folder = write_set(tmp_path / "shapes", rows)
+    counted = train_generative(asked(folder, tmp_path / "counted", stages=first_stage(folder, steps=14)))
+    assert counted.metrics["stage-1"]["left_out_broken"] >= 1
+    refused = asked(folder, tmp_path / "refused", stages=first_stage(folder, steps=14), image={"broken": "refuse"})
+    with pytest.raises(RunError, match=r"row 0{31}5.*cannot be decoded|row 0{31}5.*broken"):
+        train_generative(refused)
+
+
+def first_stage(folder: Path, **changes: Any) -> list[dict[str, Any]]:
+    stage: dict[str, Any] = asked(folder, folder).model_dump(mode="json")["stages"][0]
+    return [stage | changes]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import InputError
-from schemas.generative import GenerativeSpec
+from schemas.generative import GenerativeSpec, Images
 from training.run_folder import EVALUATIONS, MODEL, RESULTS, TrainResult, begun, put_json, put_record
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _stage(
         made = opened.enter_context(
             batches(
                 sources, course.stage, encoder, state.position, seed=course.spec.seed, workers=course.spec.workers,
-                refused=("too_long",) if course.spec.image.too_many == "refuse" else (),
+                refused=_refused(course.spec.image),
                 rank=ranks.rank, ranks=ranks.count,
             )
         )  # fmt: skip
@@ -149,6 +149,12 @@ def _stage(
             put_json(course.folder / RESULTS, {"identity": identity, "metrics": metrics})
         ranks.wait()
     return metrics
+
+
+def _refused(images: Images) -> tuple[str, ...]:
+    """Faults of a sample that stop the training; others are counted."""
+    too_long = ("too_long",) if images.too_many == "refuse" else ()
+    return (*too_long, "missing", "broken") if images.broken == "refuse" else too_long
 
 
 def _finished(course: "StageCourse", identity: Mapping[str, Any]) -> dict[str, Any] | None:
