@@ -13,9 +13,9 @@ stage freezes unchanged, bit by bit; under 4 minutes for each seed on 2 cores. P
 
 What did not work. Of pairs never trained on captions name the colour (1.00) and almost never the shape (0.07; 0.00 with
 captions of these pairs among the texts): so small a language model learns from 25 of 30 pairs that there are no others.
-With two fifths of the contrastive samples and 280 steps of all, seeds 0 and 1 named 0.55 and 0.30 of the shapes; with two
-thirds and twice as many steps of half the batch, 0.33 and 0.50. The connector alone learns nothing of a language model
-that has only read: its loss stays where the texts' ends.
+With two fifths of the contrastive samples and 280 steps of all, seeds 0 and 1 named 0.55 and 0.30 of the shapes; with
+two thirds and twice as many steps of half the batch, 0.33 and 0.50. The connector alone learns nothing of a language
+model that has only read: its loss stays where the texts' ends.
 """
 
 import argparse
