@@ -3,17 +3,19 @@
     python benchmarks/proof_of_captioning.py [--seeds 0 1 2 3 4] [--threads 2]
 
 A small ViT learns by contrast, and becomes the encoder of a LLaVA with a tiny Qwen2, which reads by a tokenizer made
-from the captions. Three stages: the language model on captions alone, without pictures; the connector; all of it. One
-in six combinations of colour, shape and place is never trained on, and asked for all the same. Shapes are large and
-their backgrounds cloudy: of smaller ones on busier grounds a ViT of this size learns little in this time.
+from the captions. Three stages: the language model on captions alone, without pictures; the connector; all of it. Five
+of the thirty pairs of colour and shape are never trained on, and asked for all the same. Shapes are large and their
+backgrounds cloudy: of smaller ones on busier grounds a ViT of this size learns little in this time.
 
-Goals: colour 0.95, shape 0.70, a caption word by word 0.50, of combinations never seen too; of a blank picture colour
-at most 0.30; the parts that a stage freezes unchanged, bit by bit; under 4 minutes for each seed on 2 cores. Printed
-last are the gates for tests: 0.9 × the minimum over the seeds.
+Goals: colour 0.95, shape 0.70, a caption word by word 0.50; of a blank picture colour at most 0.30; the parts that a
+stage freezes unchanged, bit by bit; under 4 minutes for each seed on 2 cores. Printed last are the gates for tests: 0.9
+× the minimum over the seeds. Seed 0 on one thread: 1.00, 0.945, 0.945 and 0.165, in 174 CPU seconds on a busy machine.
 
-What does not work: of pairs of colour and shape that are never trained on, captions name the colour (1.00) and almost
-never the shape (0.00 to 0.07, before and after captions of these pairs were among the texts). So small a language model
-learns from 25 of 30 pairs that there are no others.
+What did not work. Of pairs never trained on captions name the colour (1.00) and almost never the shape (0.07; 0.00 with
+captions of these pairs among the texts): so small a language model learns from 25 of 30 pairs that there are no others.
+With two fifths of the contrastive samples and 280 steps of all, seeds 0 and 1 named 0.55 and 0.30 of the shapes; with
+two thirds and twice as many steps of half the batch, 0.33 and 0.50. The connector alone learns nothing of a language
+model that has only read: its loss stays where the texts' ends.
 """
 
 import argparse
@@ -24,7 +26,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,14 @@ from PIL import Image
 from flows.demo_captioner import share_naming, write_tokenizer
 from flows.demo_web.captions import english
 from flows.demo_web.pictures import draw
-from flows.demo_web.scenes import COLOURS, HELD_OUT, POSITIONS, SHAPES, TRUSTED, Scene, random_scene
+from flows.demo_web.scenes import COLOURS, HELD_OUT, SHAPES, TRUSTED, Scene, random_scene
 from schemas.generative import GenerativeSpec
 from schemas.manifest import ColumnEntry, Manifest, ShardEntry
 from schemas.shard import ShardWriter
 from schemas.training import TrainingSpec
 
 TOWER = Path(__file__).parent.parent / "pipelines" / "training" / "models" / "small_vit.json"
-NEVER_SEEN = frozenset(  # 20 of 120; each colour is seen with each shape, in other places
-    (COLOURS[c], SHAPES[s], POSITIONS[p])
-    for c, s, p in product(range(len(COLOURS)), range(len(SHAPES)), range(len(POSITIONS)))
-    if (c + s + p) % len(COLOURS) == 0
-)
+NEVER_SEEN = frozenset(zip(COLOURS, SHAPES, strict=False))  # five pairs; each colour and shape is seen with others
 SIDE_PX, PICTURES, ASKED = 32, 6000, 200
 QUESTION = "What does it show?"
 LEAST = {"colour": 0.95, "shape": 0.70, "exact": 0.50}
@@ -53,7 +50,7 @@ LLM = {
     "model_type": "qwen2", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
 }  # fmt: skip
-STEPS = {"contrast": 200, "text": 60, "connector": 40, "all": 640}
+STEPS = {"contrast": 150, "text": 60, "connector": 60, "all": 350}
 
 
 def main() -> None:
@@ -81,9 +78,9 @@ def experiment(folder: Path, seed: int, threads: int) -> dict[str, float]:
     from training.generative.train import train_generative
 
     scenes = _scenes(seed, TRUSTED, 2 * PICTURES)
-    seen = [scene for scene in scenes if _combination(scene) not in NEVER_SEEN][:PICTURES]
+    seen = [scene for scene in scenes if (scene.colour, scene.shape) not in NEVER_SEEN][:PICTURES]
     write_set(folder / "shapes", seen, seed)
-    write_tokenizer(folder / "tokenizer", [QUESTION, *map(caption_of, seen)])
+    write_tokenizer(folder / "tokenizer", [*map(caption_of, seen), f"USER: {QUESTION} ASSISTANT: "])
     write_texts(folder / "texts.json", [caption_of(scene) for scene in seen[:1000]])
     began, busy = time.perf_counter(), time.process_time()
     _contrast(folder, seed, threads)
@@ -98,10 +95,6 @@ def caption_of(scene: Scene) -> str:
     return f"a {scene.colour} {scene.shape} at the {scene.position}"
 
 
-def _combination(scene: Scene) -> tuple[str, str, str]:
-    return scene.colour, scene.shape, scene.position
-
-
 def _scenes(seed: int, stream: int, count: int) -> list[Scene]:
     made = (random_scene(seed, stream, number) for number in range(count))
     return [replace(scene, size="large", background="cloudy") for scene in made]
@@ -113,7 +106,7 @@ def _contrast(folder: Path, seed: int, threads: int) -> None:
 
     spec = {
         "name": "tower", "task": "contrastive", "data": [{"set": f"{folder}/shapes"}], "model": str(TOWER),
-        "batch_size": 64, "samples": 64 * STEPS["contrast"], "lr": 2e-3, "warmup_steps": 20, "weight_decay": 0.1,
+        "batch_size": 128, "samples": 128 * STEPS["contrast"], "lr": 2e-3, "warmup_steps": 20, "weight_decay": 0.1,
         "seed": seed, "device": "cpu", "threads": threads, "output": f"{folder}/tower", "save_every": 10_000,
     }  # fmt: skip
     train_contrastive(TrainingSpec.model_validate(spec))
@@ -124,10 +117,10 @@ def captioner_spec(folder: Path, seed: int, threads: int) -> GenerativeSpec:
     common = {"batch_size": 64, "max_tokens": 192, "weight_decay": 0.01, "lr": 2e-3}
     texts = {"data": [{"instructions": f"{folder}/texts.json"}]}
     pictures = {"data": [{"set": f"{folder}/shapes", "captions": {"plain": 1.0}, "prompts": [QUESTION]}]}
-    everything = {"train": ["encoder", "connector", "llm"], "batch_size": 32}
+    everything = {"train": ["encoder", "connector", "llm"]}
     stages = [
         common | texts | {"train": ["llm"], "steps": STEPS["text"]},
-        common | pictures | {"train": ["connector"], "steps": STEPS["connector"], "lr": 1e-2},
+        common | pictures | {"train": ["connector"], "steps": STEPS["connector"]},
         common | pictures | everything | {"steps": STEPS["all"]},
     ]
     return GenerativeSpec.model_validate(
@@ -156,8 +149,8 @@ def measured(model_folder: Path, seed: int) -> dict[str, float]:
 
     built = open_model(model_folder)
     scenes = _scenes(seed, HELD_OUT, 6 * ASKED)
-    seen = [scene for scene in scenes if _combination(scene) not in NEVER_SEEN][:ASKED]
-    unseen = [scene for scene in scenes if _combination(scene) in NEVER_SEEN][:ASKED]
+    seen = [scene for scene in scenes if (scene.colour, scene.shape) not in NEVER_SEEN][:ASKED]
+    unseen = [scene for scene in scenes if (scene.colour, scene.shape) in NEVER_SEEN][:ASKED]
     blank = [Image.new("RGB", (SIDE_PX, SIDE_PX), (128, 128, 128))] * len(seen)
     found = _shares(built, seen, [draw(scene, (SIDE_PX, SIDE_PX)) for scene in seen])
     found |= {

@@ -166,6 +166,8 @@ def _train(paths: _Paths, name: str, teller: Teller, pairs: int) -> dict[str, fl
 
 
 def _teach_captioner(paths: _Paths, teller: Teller, pairs: int) -> Described:
+    teller.act("trains a small ViT on the curated set, the captioner's eye")
+    _train(paths, "demo_tower", teller, pairs)
     teller.act("trains a vision-language model on the curated set, and lets it describe pictures that it never saw")
     asked = read_yaml(PIPELINES / "training" / "demo_captioner.yaml", GenerativeSpec).spec.model_dump(mode="json")
     asked = _moved(asked, paths)

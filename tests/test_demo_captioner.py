@@ -13,6 +13,8 @@ from flows.demo_captioner import Described, share_naming, teach_captioner
 from flows.demo_web.clean import write_held_out, write_trusted
 from schemas.generative import GenerativeSpec
 from schemas.reading import read_yaml
+from schemas.training import TrainingSpec
+from training.contrastive import train_contrastive
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 30
@@ -25,14 +27,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_trusted(root / "trusted", pairs=96)
     write_held_out(root / "held_out", pictures=24)
     run_job({"name": "demo", "store": str(root), "source": {"folder": str(root / "trusted")}, "steps": []})
+    tower = _text_in(root, "demo_tower").replace("pipelines/", f"{PIPELINES}/")
+    (root / "tower.yaml").write_text(tower)
+    changes = ["batch_size=16", "samples=32", "warmup_steps=0", "threads=1"]
+    train_contrastive(read_yaml(root / "tower.yaml", TrainingSpec, overrides=changes).spec)
     return root
+
+
+def _text_in(store: Path, name: str) -> str:
+    return (PIPELINES / "training" / f"{name}.yaml").read_text().replace("data/demo", str(store))
 
 
 def spec_in(store: Path, steps: int = STEPS) -> GenerativeSpec:
     """The demo's own, with fewer steps."""
-    text = (PIPELINES / "training" / "demo_captioner.yaml").read_text().replace("data/demo", str(store))
     file = store / "captioner.yaml"
-    file.write_text(text)
+    file.write_text(_text_in(store, "demo_captioner"))
     changes = [f"stages[0].steps={steps}", "stages[0].batch_size=16", "threads=1"]
     return read_yaml(file, GenerativeSpec, overrides=changes).spec
 
