@@ -18,7 +18,7 @@ from schemas.generative import GenerativeSpec
 from training.generative.blip2_stage1 import FirstStage, caption_vectors, contrasted, hard_negatives, match_logits, told
 from training.generative.blip2_stage1_learner import CaptionEncoder
 from training.generative.blip2_stage1_model import SPEAKS, second_stage, start
-from training.generative.build import Built, open_model
+from training.generative.build import Built, build, open_model
 from training.generative.conversations import Unfit, captioned
 from training.generative.train import train_generative
 from training.ranks import ALONE, MEETING_FILE, Ranks, joined
@@ -350,6 +350,7 @@ def test_captions_are_cut_and_what_looks_like_a_control_token_is_text(built: Bui
         ({"train": ["llm"]}, {}, r"stages\[0\].train: blip2_stage1 knows no llm; it can train connector and encoder"),
         ({"accumulate": 2}, {}, r"stages\[0\].accumulate: blip2_stage1 contrasts the pairs of a whole batch"),
         ({}, {"weights": "x", "encoder": None, "llm": None, "connector": {}}, r"weights: blip2_stage1 begins with"),
+        ({}, {"evaluate": [{"captions": {"folder": "x"}}]}, r"evaluate: a model of blip2_stage1 alone answers nothing"),
         ({"batch_size": 1}, {}, r"batch_size: blip2_stage1 needs two pairs at least on each of 1 processes"),
     ],
 )  # fmt: skip
@@ -362,6 +363,11 @@ def test_what_a_first_stage_cannot_do_is_a_sentence(
     with pytest.raises(InputError, match=message):
         train_generative(spec)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_new_encoder_sees_something() -> None:
+    weight = build(spec_of("blip2")).model.vision_model.encoder.layers[0].mlp.fc1.weight.detach()
+    assert 0.01 < float(weight.std()) < 0.03
 
 
 def test_a_first_stage_after_answers_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:

@@ -68,6 +68,10 @@ def require_first_stages(spec: GenerativeSpec) -> None:
         _require_first_stage(spec.stages[number], f"stages[{number}]")
     if first and spec.weights is not None:
         raise InputError(f"weights: {OBJECTIVE} begins with parts; name encoder and llm instead of a whole model")
+    if len(first) == len(spec.stages) and spec.evaluate:
+        raise InputError(
+            f"evaluate: a model of {OBJECTIVE} alone answers nothing; add a stage of answers, or leave it out"
+        )
 
 
 def _require_first_stage(stage: Stage, where: str) -> None:

@@ -110,7 +110,9 @@ def _encoder(family: Family, spec: GenerativeSpec) -> Any:
     if spec.encoder is None:
         raise InputError("encoder: is missing; give its config, its weights, or `weights` of a whole model")
     side = {} if spec.image.side_px is None else dict.fromkeys(("image_size", "resolution"), spec.image.side_px)
-    return part_config(spec.encoder, "encoder", family, side)
+    # transformers' default for BLIP-2 is 1e-10: new weights would see nothing.
+    range_ = {"initializer_range": 0.02} if family.encoder_type == "blip_2_vision_model" else {}
+    return part_config(spec.encoder, "encoder", family, side | range_)
 
 
 def _side_of(encoder: Any) -> int:
