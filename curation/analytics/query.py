@@ -12,7 +12,8 @@ import duckdb
 from curation.analytics.answer import FORMATS, Answer
 from curation.analytics.limits import Limits, within
 from curation.analytics.statement import require_one_select, views_in
-from curation.analytics.views import OF_STORE, VIEWS, Views
+from curation.analytics.view_columns import OF_STORE, VIEWS
+from curation.analytics.views import Views, ledger_files
 from curation.storage.store import Store
 from curation.versions import resolve
 from schemas.errors import InputError
@@ -63,7 +64,7 @@ def connect(
             views.add_version(other, alias)
         views.add_runs()
         views.add_evaluations(evaluations)
-        views.add_downloads(chosen if downloads else None)
+        views.add_downloads(ledger_files(store, chosen) if downloads and chosen else [])
         views.explain()
     except duckdb.IOException as error:
         label, path = (chosen.label, chosen.path) if chosen else (store.root, "MANIFEST")
