@@ -105,7 +105,8 @@ def test_verify_finds_a_catalogue_that_does_not_answer_as_the_manifest_says(vers
         connection.execute("CREATE OR REPLACE VIEW curated AS SELECT 1")
     errors = verify(manifest).errors
     assert len(errors) == 2
-    assert "does not count the rows" in errors[0] and "does not tell the funnel" in errors[1]
+    assert "does not count the rows" in errors[0]
+    assert "does not tell the funnel" in errors[1]
     (version / FILE).write_bytes(b"no database")
     (error,) = verify(manifest).errors
     assert "cannot be asked" in error

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from flows.commands import supposing
 from flows.commands.verb import find_store, store_option, verb
 from schemas.errors import InputError
 
@@ -170,4 +171,4 @@ def _echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-VERBS: tuple[click.Command, ...] = (sql, explain, versions, tag, diff, verify, prune)
+VERBS: tuple[click.Command, ...] = (sql, explain, versions, tag, diff, *supposing.VERBS, verify, prune)
