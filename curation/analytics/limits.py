@@ -6,7 +6,11 @@ DuckDB counts the memory of its tables, not that of a single value: `repeat('a',
 
 import contextlib
 import resource
+import select
+import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +21,7 @@ from schemas.errors import InputError
 
 _HEADROOM_BYTES = 1 << 30  # code, buffers and threads beside DuckDB's own memory
 _GB = 1_000_000_000
+_LONGEST_S = 1e6
 
 
 @dataclass(frozen=True)
@@ -31,24 +36,55 @@ class Limits:
 @contextlib.contextmanager
 def within(limits: Limits, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Answer a question within its limits; DuckDB's errors become sentences. Raises InputError."""
+    with _watched(limits.time_s, connection) as stopped:
+        try:
+            with _address_space(limits):
+                yield
+        except InputError:
+            raise
+        except Exception as error:
+            raise _said(error, limits, stopped.is_set()) from error
+
+
+@contextlib.contextmanager
+def _watched(time_s: float, connection: duckdb.DuckDBPyConnection) -> Iterator[threading.Event]:
+    """Interrupt the question when its time is over, which sets the event, or when a signal wants to end it.
+
+    While DuckDB computes, Python's own handlers of signals wait for it. A signal's number arrives here at once; the
+    handler then raises what it does when DuckDB has given up.
+    """
     stopped = threading.Event()
-
-    def stop() -> None:
-        stopped.set()
-        connection.interrupt()
-
-    timer = threading.Timer(limits.time_s, stop)
-    timer.daemon = True
-    timer.start()
+    waiting, woken = socket.socketpair()
+    woken.setblocking(False)
+    watcher = threading.Thread(target=_watch, args=(waiting, time_s, connection, stopped), daemon=True)
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False) if is_main else -1
+    watcher.start()
     try:
-        with _address_space(limits):
-            yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise _said(error, limits, stopped.is_set()) from error
+        yield stopped
     finally:
-        timer.cancel()
+        if is_main:
+            signal.set_wakeup_fd(before)
+        woken.close()
+        watcher.join()
+        waiting.close()
+
+
+def _watch(
+    waiting: socket.socket, time_s: float, connection: duckdb.DuckDBPyConnection, stopped: threading.Event
+) -> None:
+    end = time.monotonic() + min(time_s, _LONGEST_S)
+    while True:
+        ready, _, _ = select.select([waiting], [], [], max(0.0, end - time.monotonic()))
+        if not ready:
+            stopped.set()
+            connection.interrupt()
+            return
+        numbers = waiting.recv(64)
+        if not numbers:  # answered
+            return
+        if {signal.SIGINT, signal.SIGTERM} & set(numbers):
+            connection.interrupt()
 
 
 def _said(error: Exception, limits: Limits, stopped: bool) -> Exception:

@@ -88,7 +88,7 @@ def rows_beside(
         held |= {"in": is_now and not was, "elsewhere": fate is None or fate_now is None}
         for name, holds in held.items():
             counts[name] += rows if holds else 0
-    moves = tuple(Move(*row[:5], tuple(row[5])) for row in found if row[6])
+    moves = tuple(Move(row[0], row[1], row[2], row[3], row[4], tuple(row[5])) for row in found if row[6])
     return counts, moves
 
 
