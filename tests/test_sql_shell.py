@@ -115,6 +115,8 @@ def test_a_question_comes_from_standard_input_where_that_is_no_terminal(store):
     env = os.environ | {"PYTHONPATH": "."}
     done = subprocess.run(command, input=b"SELECT count(*) AS n\nFROM samples", capture_output=True, env=env)
     assert (done.returncode, done.stdout) == (0, b"n\n12\n"), done.stderr
+    done = subprocess.run([*command[:-1], "table", "--rows", "3"], input=b"FROM samples", capture_output=True, env=env)
+    assert b"3 rows; there are more: --rows shows more of them" in done.stdout
     done = subprocess.run(command, input=b"", capture_output=True, env=env)
     assert done.returncode == 2
     assert b"exactly one SELECT" in done.stderr

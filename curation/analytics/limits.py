@@ -22,6 +22,7 @@ from schemas.errors import InputError
 _HEADROOM_BYTES = 1 << 30  # code, buffers and threads beside DuckDB's own memory
 _GB = 1_000_000_000
 _LONGEST_S = 1e6
+_ENDING = {signal.SIGINT, signal.SIGTERM}
 
 
 @dataclass(frozen=True)
@@ -36,55 +37,63 @@ class Limits:
 @contextlib.contextmanager
 def within(limits: Limits, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Answer a question within its limits; DuckDB's errors become sentences. Raises InputError."""
-    with _watched(limits.time_s, connection) as stopped:
+    with _watched(limits.time_s, connection) as watch:
         try:
             with _address_space(limits):
                 yield
         except InputError:
             raise
         except Exception as error:
-            raise _said(error, limits, stopped.is_set()) from error
+            if watch.signal:  # DuckDB may have taken what its handler raised for a RuntimeError
+                signal.raise_signal(watch.signal)
+            raise _said(error, limits, watch.timed_out) from error
 
 
-@contextlib.contextmanager
-def _watched(time_s: float, connection: duckdb.DuckDBPyConnection) -> Iterator[threading.Event]:
-    """Interrupt the question when its time is over, which sets the event, or when a signal wants to end it.
+@dataclass
+class _Watch:
+    """Interrupts a question when its time is over, or when a signal wants to end it; says which it was.
 
     While DuckDB computes, Python's own handlers of signals wait for it. A signal's number arrives here at once; the
     handler then raises what it does when DuckDB has given up.
     """
-    stopped = threading.Event()
+
+    waiting: socket.socket
+    time_s: float
+    connection: duckdb.DuckDBPyConnection
+    timed_out: bool = False
+    signal: int = 0
+
+    def run(self) -> None:
+        end = time.monotonic() + min(self.time_s, _LONGEST_S)
+        while True:
+            ready, _, _ = select.select([self.waiting], [], [], max(0.0, end - time.monotonic()))
+            numbers = self.waiting.recv(64) if ready else b""
+            if ready and not numbers:  # answered
+                return
+            self.timed_out = not ready
+            self.signal = next((number for number in numbers if number in _ENDING), 0)
+            if self.timed_out or self.signal:
+                self.connection.interrupt()
+                return
+
+
+@contextlib.contextmanager
+def _watched(time_s: float, connection: duckdb.DuckDBPyConnection) -> Iterator[_Watch]:
     waiting, woken = socket.socketpair()
     woken.setblocking(False)
-    watcher = threading.Thread(target=_watch, args=(waiting, time_s, connection, stopped), daemon=True)
-    is_main = threading.current_thread() is threading.main_thread()
+    watch = _Watch(waiting, time_s, connection)
+    watcher = threading.Thread(target=watch.run, daemon=True)
+    is_main = threading.current_thread() is threading.main_thread()  # only there signals can be heard
     before = signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False) if is_main else -1
     watcher.start()
     try:
-        yield stopped
+        yield watch
     finally:
         if is_main:
             signal.set_wakeup_fd(before)
         woken.close()
         watcher.join()
         waiting.close()
-
-
-def _watch(
-    waiting: socket.socket, time_s: float, connection: duckdb.DuckDBPyConnection, stopped: threading.Event
-) -> None:
-    end = time.monotonic() + min(time_s, _LONGEST_S)
-    while True:
-        ready, _, _ = select.select([waiting], [], [], max(0.0, end - time.monotonic()))
-        if not ready:
-            stopped.set()
-            connection.interrupt()
-            return
-        numbers = waiting.recv(64)
-        if not numbers:  # answered
-            return
-        if {signal.SIGINT, signal.SIGTERM} & set(numbers):
-            connection.interrupt()
 
 
 def _said(error: Exception, limits: Limits, stopped: bool) -> Exception:

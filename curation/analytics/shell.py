@@ -10,7 +10,6 @@ import os
 import readline
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -22,7 +21,6 @@ from curation.storage.store import Store
 from curation.versions import resolve
 from schemas.errors import InputError
 
-_SHOWN_ROWS = 1000
 _HISTORY_LINES = 1000
 _END = {"exit", "quit", ".exit", ".quit", "\\q"}
 _HELP = """One SELECT at a time; it ends with ; or an empty line. TAB completes, Ctrl-C stops what is written or runs.
@@ -46,7 +44,7 @@ class Shell:
         self._store_path = store_path
         self._version = chosen.manifest.name, chosen.manifest.version
         self._with_versions = with_versions
-        self._limits = replace(limits, shown_rows=_SHOWN_ROWS)
+        self._limits = limits
         self._page = page
         self._connections: dict[bool, duckdb.DuckDBPyConnection] = {}
         self.words = _words(self._connection(""))

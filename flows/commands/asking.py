@@ -22,8 +22,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @click.option("--format", "form", default="table", show_default=True, help="table, csv, json or parquet.")
 @click.option("--time-limit", type=float, default=300, show_default=True, metavar="SECONDS")
 @click.option("--memory-limit", type=float, default=4, show_default=True, metavar="GB")
+@click.option("--rows", type=click.IntRange(min=1), help="Rows of a table at most; default: 100, in the shell 1,000.")
 def sql(
-    text: str | None, store: str | None, name: str | None, others: tuple[str, ...], form: str, **limits: float
+    text: str | None,
+    store: str | None,
+    name: str | None,
+    others: tuple[str, ...],
+    form: str,
+    rows: int | None,
+    **limits: float,
 ) -> None:
     """Ask in SQL: views samples, curated, funnel, shards, parts, columns, runs, evaluations, downloads.
 
@@ -34,8 +41,9 @@ def sql(
     from curation.analytics.limits import Limits
     from curation.analytics.query import run_sql
 
-    allowed = Limits(time_s=limits["time_limit"], memory_gb=limits["memory_limit"])
-    if text is None and sys.stdin.isatty():
+    in_shell = text is None and sys.stdin.isatty()
+    allowed = Limits(limits["time_limit"], limits["memory_limit"], rows or (1000 if in_shell else 100))
+    if in_shell:
         from curation.analytics.shell import Shell
 
         Shell(find_store(store), name, _schemas(others), allowed, click.echo_via_pager).run()
