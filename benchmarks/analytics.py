@@ -36,11 +36,14 @@ ROWS_PER_FILE = 1_000_000
 DISTINCT_FILES = 10
 LABELS = ["", "steps[0] keep", "steps[1] download", "steps[3] keep", "steps[5] dedup", "steps[7] top"]
 SHARES = [0.12, 0.15, 0.18, 0.15, 0.1, 0.3]
+# Where a range bounds what is counted, DuckDB counts in an array; else in a table of hashes, which takes half as long
+# again.
 QUESTIONS = {  # goal in seconds, the columns that are named, the text
     "histogram of one score": (
         1.0,
         ["clip_score"],
-        "SELECT floor(clip_score * 100) AS bin, count(*) AS rows FROM samples GROUP BY ALL ORDER BY ALL",
+        "SELECT CAST(clip_score * 100 AS INTEGER) AS bin, count(*) AS rows FROM samples "
+        "WHERE clip_score BETWEEN -1 AND 1 GROUP BY ALL ORDER BY ALL",
     ),
     "the funnel": (
         1.0,
