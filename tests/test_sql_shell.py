@@ -4,12 +4,14 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from small_store import add_downloads, add_version, new_store, pair, usual_pairs
 
@@ -20,6 +22,17 @@ from curation.storage.store import Store
 from schemas.errors import InputError
 
 COMMAND = [sys.executable, "-c", "from flows.command_line import main; main()", "sql"]
+
+
+ENDLESS = "SELECT count(*) FROM range(1000000000000) t(i) WHERE i % 7 = 8"
+
+
+def wait_until_busy(process: subprocess.Popen) -> None:
+    """Wait until a process computes."""
+    seen = psutil.Process(process.pid)
+    begin = seen.cpu_times().user
+    while seen.cpu_times().user < begin + 0.5:
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -95,8 +108,8 @@ def test_statements_are_completed_answered_paged_stopped_and_remembered(store, t
     assert "only a SELECT is run" in terminal.type("DROP VIEW samples;\n", r"sql > $")
     assert "paged:" not in terminal.type("SELECT key FROM samples LIMIT 3;\n", r"3 rows")
     assert terminal.type("FROM range(50);\n", r"paged:50 rows").count("paged:") > 50
-    terminal.type("SELECT count(*) FROM range(1000000000000) t(i) WHERE i % 7 = 8;\n", r"\n")
-    time.sleep(1)
+    terminal.type(f"{ENDLESS};\n", r"\n")
+    wait_until_busy(terminal.process)
     terminal.type("\x03", r"stopped\s+sql > $")
     assert "fetch" in terminal.type("SELECT status, count(*) AS fetches FROM downloads GROUP BY 1;\n", r"2 rows")
     assert terminal.end() == 0
@@ -122,6 +135,17 @@ def test_a_question_comes_from_standard_input_where_that_is_no_terminal(store):
     assert b"exactly one SELECT" in done.stderr
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_question_that_would_take_for_ever(store, number, code):
+    env = os.environ | {"PYTHONPATH": "."}
+    process = subprocess.Popen([*COMMAND, ENDLESS, "--store", str(store.root)], stderr=subprocess.PIPE, env=env)
+    time.sleep(1)  # its imports keep it busy, too
+    wait_until_busy(process)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (code, b"Stopped.\n")
+
+
 def test_words_are_completed_whatever_the_case_and_behind_a_dot(store):
     words = Shell(store.root, None, {"old": "demo"}, Limits(), print).words
     assert completions(words, "sel") == ["SELECT"]
@@ -137,9 +161,7 @@ def test_the_shell_stays_with_the_version_it_began_with(store):
     add_version(store, [*usual_pairs(), pair(40)], plan="plan1")
     assert "12" in shell.answer("SELECT count(*) AS n FROM samples")
     assert "error: sql:" in shell.answer("SELECT nothing FROM samples")
-    assert "stopped after 0.2 s" in Shell(store.root, "demo", {}, Limits(time_s=0.2), print).answer(
-        "SELECT count(*) FROM range(1000000000000) t(i) WHERE i % 7 = 8"
-    )
+    assert "stopped after 0.2 s" in Shell(store.root, "demo", {}, Limits(time_s=0.2), print).answer(ENDLESS)
 
 
 def test_python_sees_the_views_and_can_change_nothing(store):

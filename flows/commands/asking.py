@@ -44,6 +44,8 @@ def sql(
     in_shell = text is None and sys.stdin.isatty()
     allowed = Limits(limits["time_limit"], limits["memory_limit"], rows or (1000 if in_shell else 100))
     if in_shell:
+        if form != "table":
+            raise InputError(f"sql: the shell shows tables; for --format {form} write the question behind it")
         from curation.analytics.shell import Shell
 
         Shell(find_store(store), name, _schemas(others), allowed, click.echo_via_pager).run()
