@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from conftest import Silent, run_job
+from conftest import Silent, run_job, textured_jpeg, write_table
 
 from curation.analytics.aligned_steps import Line, aligned
 from curation.analytics.diff import diff
@@ -102,6 +102,24 @@ def test_it_tells_to_the_row_what_run_then_selects_and_writes_nothing(tmp_path, 
         said = diff(tmp_path / "store", f"set@{before.version}", f"set@{after.version}")
         assert said.counts["curated_only_a"] == found.counts["out"]
         assert said.counts["curated_only_b"] == found.counts["in"]
+
+
+def test_fetched_pictures_and_failures_that_may_pass_are_as_a_run_would_take_them(web, tmp_path):
+    rows = [{"url": web.put(f"/{n}.jpg", textured_jpeg(n, 80 + 10 * n)), "caption": f"picture {n}"} for n in range(5)]
+    rows.append({"url": f"{web.base_url}/gone.jpg", "caption": "gone"})
+    rows.append({"url": web.put("/busy.jpg", b"", 503), "caption": "busy"})
+    download = {"download": {"allow_networks": ["127.0.0.0/8"], "retries": 0, "isolate": False}}
+    steps = [download, "inspect_image", {"keep": "width_px > 85", "id": "wide"}]
+    source = {"table": write_table(tmp_path / "web.parquet", rows), "rows_per_part": 3}
+    run_job(spec_of(tmp_path, steps, source=source, shards={}))
+    files, asked = files_of(tmp_path), web.asked.total()
+    narrower = [*steps[:2], {"keep": "width_px > 105", "id": "wide"}]
+    found = supposed(spec_of(tmp_path, narrower, source=source, shards={}))
+    assert (files_of(tmp_path), web.asked.total()) == (files, asked)
+    assert found.counts == {"curated_before": 4, "curated_now": 2, "both": 2, "out": 2, "in": 0}
+    after = run_job(spec_of(tmp_path, narrower, source=source, shards={}))
+    told = [(s.now, s.rows_in_now, s.rows_out_now) for s in found.steps]
+    assert told == [(entry["step"], entry["rows_in"], entry["rows_out"]) for entry in after.funnel]
 
 
 def test_a_step_that_only_moved_is_no_difference(tmp_path):
