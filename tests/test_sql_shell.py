@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -61,22 +61,26 @@ class Terminal:
         """Type, wait until a pattern shows behind what was there, and return what was shown meanwhile."""
         begin = len(self.shown)
         os.write(self._terminal, text.encode())
-        deadline = time.monotonic() + 20
-        while not re.search(until, self.shown[begin:]):
-            assert time.monotonic() < deadline, self.shown[begin:]
-            if not select.select([self._terminal], [], [], 1)[0]:
-                continue
-            try:
-                self.shown += os.read(self._terminal, 65536).decode(errors="replace")
-            except OSError:  # the process has ended
-                break
-        assert re.search(until, self.shown[begin:]), self.shown[begin:]
+        self._wait(lambda: re.search(until, self.shown[begin:]) is not None)
         return self.shown[begin:]
+
+    def ask(self, text: str, until: str) -> str:
+        """Type at the prompt: what is typed before it shows may be lost."""
+        self._wait(lambda: self.shown.endswith("sql > "))
+        return self.type(text, until)
 
     def end(self) -> int:
         """End the shell as a user does; its exit code."""
+        self._wait(lambda: self.shown.endswith("sql > "))
         os.write(self._terminal, b"\x04")
         return self.process.wait(30)
+
+    def _wait(self, shown: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not shown():
+            assert time.monotonic() < deadline, self.shown
+            if select.select([self._terminal], [], [], 1)[0]:
+                self.shown += os.read(self._terminal, 65536).decode(errors="replace")
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -101,23 +105,22 @@ def terminal(store: Store, tmp_path: Path) -> Iterator[Terminal]:
 
 
 def test_statements_are_completed_answered_paged_stopped_and_remembered(store, terminal, tmp_path):
-    assert "demo@" in terminal.type("", r"sql > ")
-    assert re.search(r"\b12\b", terminal.type("SELECT count(*) AS n FROM samp\t;\n", r"1 row\s"))
-    assert "8" in terminal.type("SELECT count(*) + 1 AS n\nFROM curated\n\n", r"1 row\s")
-    assert 'Did you mean "samples"' in terminal.type("SELECT * FROM sampels;\n", r"sql > $")
-    assert "only a SELECT is run" in terminal.type("DROP VIEW samples;\n", r"sql > $")
-    assert "paged:" not in terminal.type("SELECT key FROM samples LIMIT 3;\n", r"3 rows")
-    assert terminal.type("FROM range(50);\n", r"paged:50 rows").count("paged:") > 50
-    terminal.type(f"{ENDLESS};\n", r"\n")
+    assert "demo@" in terminal.type("", r"sql > $")
+    assert re.search(r"\b12\b", terminal.ask("SELECT count(*) AS n FROM samp\t;\n", r"1 row\s"))
+    assert "8" in terminal.ask("SELECT count(*) + 1 AS n\nFROM curated\n\n", r"1 row\s")
+    assert 'Did you mean "samples"' in terminal.ask("SELECT * FROM sampels;\n", r"sql > $")
+    assert "only a SELECT is run" in terminal.ask("DROP VIEW samples;\n", r"sql > $")
+    assert "paged:" not in terminal.ask("SELECT key FROM samples LIMIT 3;\n", r"3 rows")
+    assert terminal.ask("FROM range(50);\n", r"paged:50 rows").count("paged:") > 50
+    terminal.ask(f"{ENDLESS};\n", r"\n")
     wait_until_busy(terminal.process)
     terminal.type("\x03", r"stopped\s+sql > $")
-    assert "fetch" in terminal.type("SELECT status, count(*) AS fetches FROM downloads GROUP BY 1;\n", r"2 rows")
+    assert "fetch" in terminal.ask("SELECT status, count(*) AS fetches FROM downloads GROUP BY 1;\n", r"2 rows")
     assert terminal.end() == 0
     again = Terminal(store, tmp_path)
     try:
-        again.type("", r"sql > ")
-        assert "FROM downloads GROUP BY 1;" in again.type("\x10\n", r"2 rows")  # Ctrl-P: the line before
-        again.type(".quit\n", r"quit")
+        assert "FROM downloads GROUP BY 1;" in again.ask("\x10\n", r"2 rows")  # Ctrl-P: the line before
+        again.ask(".quit\n", r"quit")
         assert again.process.wait(30) == 0
     finally:
         again.close()
