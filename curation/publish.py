@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from curation.analytics.catalogue import write_catalogue
 from curation.materialise import ShardsWanted, WrittenShard
 from curation.part_rows import PartRows
 from curation.plan import shards_wanted
@@ -16,6 +17,7 @@ from curation.samples import sample_columns, write_samples
 from curation.stage import OperatorStep, Plan, SelectionStep
 from curation.storage import layout
 from curation.storage.store import FileRef, Store, digest
+from curation.versions import Chosen
 from schemas.columns import CAPTION, IMAGE, KEY, URL, Column
 from schemas.manifest import Manifest
 from schemas.pipeline import CurationSpec
@@ -59,13 +61,13 @@ def publish(
         }
     )
     _link_files(store, manifest, shards, samples)
-    text = manifest.model_dump_json(indent=1).encode()
     path = layout.curated(spec.name, f"{version}.json")
+    write_catalogue(store, Chosen(store.path(path), manifest), _put_ledgers(store, run))
+    text = manifest.model_dump_json(indent=1).encode()
     with store.new_file(".json") as file:
         file.path.write_bytes(text)
     store.link(store.path(file.ref.name), path)
     text = store.path(path).read_bytes()  # of the run that first came to this version, by another source perhaps
-    _put_ledgers(store, run)
     paces = {name: asdict(pace) for name, pace in run.paces.items()}
     record = {"name": spec.name, "version": version, "plan": run.plan.name, "at": time.time(), "paces": paces}
     store.put(layout.finished(number), record)
@@ -84,11 +86,12 @@ def _samples(store: Store, run: Run) -> list[tuple[FileRef, int]]:
     return [(FileRef(**ref), rows) for ref, rows in record]
 
 
-def _put_ledgers(store: Store, run: Run) -> None:
+def _put_ledgers(store: Store, run: Run) -> list[str]:
     """Record where it is noted how the plan's pictures were fetched: what differs from run to run is in no manifest."""
     name = layout.plan(run.plan.name, "ledgers")
-    if store.get(name) is not None:
-        return
+    recorded: list[str] | None = store.get(name)
+    if recorded is not None:
+        return recorded
     fetchers = [step for step in run.plan.steps if isinstance(step, OperatorStep) and step.brings_pictures]
     found: set[str] = set()
     for member in run.snapshot.parts if fetchers else ():
@@ -97,6 +100,7 @@ def _put_ledgers(store: Store, run: Run) -> None:
             sidecar = rows.operator(step.index).sidecar
             found |= {ref.name for ref in (sidecar.ledgers if sidecar else ())}
     store.put(name, sorted(found))
+    return sorted(found)
 
 
 def _columns(plan: Plan, wanted: ShardsWanted) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 files     every file's length and SHA-256; a tar's keys are its Parquet's, in order   (here)
 rows      every key once, every row one fate, the funnel's counts, curated = shards   (curation/verify_rows.py)
+views     its catalogue counts as the manifest does   (curation/analytics/catalogue.py)
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.analytics.catalogue import catalogue_errors
 from curation.verify_rows import check_rows, read_keys
 from schemas.manifest import Manifest, ShardEntry, read_manifest
 from schemas.shard import ShardError, read_shard
@@ -74,6 +76,7 @@ def verify(manifest_path: Path | str, progress: Progress | None = None) -> Repor
         files.check_columns(manifest, manifest.shards[0].parquet)
     report.rows = check_rows(path.parent, manifest, report.errors)
     _check_sizes(path.parent, manifest, report.errors)
+    report.errors += catalogue_errors(path.parent, manifest)
     return report
 
 

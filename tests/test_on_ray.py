@@ -110,8 +110,9 @@ def picture_spec(web: SmallWeb, folder: Path, *, rows_per_part: int = 3, actor: 
 
 
 def curated_bytes(store: Path) -> dict[str, bytes]:
-    """Every file of the curated sets."""
+    """Every file of the curated sets, but for the catalogue, which DuckDB gives an identifier of its own."""
     files = [path for path in (store / "curated").rglob("*") if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in files if path.suffix != ".duckdb"]
     return {str(path.relative_to(store)): path.read_bytes() for path in files}
 
 

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from small_store import STEPS, add_downloads, add_version, key_of, new_store, pa
 
 from curation.analytics.limits import Limits
 from curation.analytics.query import ask, asked, connect, run_sql
-from curation.analytics.views import VIEWS
+from curation.analytics.view_columns import VIEWS
 from curation.storage.store import Store
 from schemas.errors import InputError
 from schemas.evaluations import put_scores
@@ -70,13 +73,16 @@ def test_the_funnel_is_a_group_by_over_samples(store):
 def test_every_view_answers_and_says_what_it_is(store):
     with connect(store.root) as connection:
         for view, meaning in VIEWS.items():
-            assert connection.execute(f"SELECT count(*) > 0 FROM {view}").fetchone() == (True,)
+            filled = view != "parts"  # this store came without a snapshot
+            assert connection.execute(f"SELECT count(*) > 0 FROM {view}").fetchone() == (filled,)
             comment = """SELECT comment FROM (SELECT view_name AS name, comment FROM duckdb_views() WHERE NOT internal
                          UNION ALL SELECT table_name, comment FROM duckdb_tables()) WHERE name = ?"""
             assert connection.execute(comment, [view]).fetchone() == (meaning,)
         comment = "SELECT comment FROM duckdb_columns() WHERE table_name = 'samples' AND column_name = ?"
         assert connection.execute(comment, ["width_px"]).fetchone() == ("what width_px is",)
         assert "why" in connection.execute(comment, ["fate_reason"]).fetchone()[0]
+        silent = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND comment IS NULL"
+        assert connection.execute(silent).fetchall() == []
 
 
 def test_views_of_the_store_need_no_name_where_there_are_several_sets(tmp_path):
@@ -216,6 +222,62 @@ def test_with_several_sets_the_name_must_be_said(tmp_path):
     assert records(store, "SELECT count(*) AS n FROM samples", name="two") == [{"n": 11}]
     with pytest.raises(InputError, match="no finished version of it; it has the data sets one, two"):
         records(store, "SELECT 1", name="three")
+
+
+WRITING = """
+import sys
+from pathlib import Path
+from small_store import add_version, new_store, pair, usual_pairs
+
+store = new_store(Path(sys.argv[1]))
+for number in range(100, 115):
+    add_version(store, [*usual_pairs(), *map(pair, range(100, number))], plan=f"plan{number}")
+    print(number, flush=True)
+"""
+
+
+def test_every_answer_is_about_one_version_while_runs_finish(tmp_path):
+    """Each question sees the version that was the newest when it was asked, whole; a connection stays with its own."""
+    store = new_store(tmp_path)
+    add_version(store, usual_pairs(), plan="plan99")
+    text = """SELECT (SELECT count(*) FROM samples) AS rows, (SELECT rows_in FROM funnel WHERE number = 0) AS pool,
+              (SELECT count(*) FROM curated) AS curated, (SELECT sum(rows) FROM shards) AS in_shards"""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITING, str(tmp_path)], env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE
+    )
+    assert writer.stdout is not None
+    seen = []
+    with connect(store.root) as connection:
+        writer.stdout.readline()
+        while writer.poll() is None:
+            (row,) = records(store, text)
+            assert row["rows"] == row["pool"]
+            assert row["curated"] == row["in_shards"] == row["rows"] - 5
+            seen.append(row["rows"])
+            assert connection.execute("SELECT count(*) FROM samples").fetchone() == (12,)
+        writer.stdout.close()
+    assert writer.returncode == 0
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 1
+
+
+def test_a_version_of_no_rows_answers(tmp_path):
+    store = new_store(tmp_path)
+    add_version(store, [])
+    for view in VIEWS.keys() - {"funnel", "columns", "runs"}:
+        assert records(store, f"SELECT count(*) AS n FROM {view}") == [{"n": 0}]
+    assert records(store, "SELECT sum(rows_in) AS rows FROM funnel") == [{"rows": 0}]
+    assert records(store, "SELECT avg(clip_score) AS mean, max(key) AS last FROM samples") == [
+        {"mean": None, "last": None}
+    ]
+
+
+def test_a_signal_that_not_all_rows_have_is_null_there_and_counts_for_nothing(store):
+    found = records(store, "SELECT count(*) AS n, count(width_px) AS known, min(width_px) AS least FROM samples")
+    assert found == [{"n": 12, "known": 10, "least": 40}]
+    unknown = "SELECT fate_step FROM samples WHERE NOT (width_px > 0) OR width_px IS NULL ORDER BY 1"
+    assert records(store, unknown) == [{"fate_step": "steps[0] keep"}, {"fate_step": "steps[1] download"}]
 
 
 HOSTILE = [

@@ -102,7 +102,7 @@ class Answer:
             for cells in shown:
                 table.add_row(*map(Text, cells))
             console.print(table)
-        more = "; there are more, --format csv gives all" if len(head) > len(shown) else ""
+        more = "; there are more: --rows shows more of them, --format csv gives all" if len(head) > len(shown) else ""
         stream.write(f"{len(shown):,} {'row' if len(shown) == 1 else 'rows'}{more}\n")
         return len(shown)
 

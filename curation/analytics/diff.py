@@ -3,7 +3,7 @@
 import difflib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,18 @@ class Difference:
             row = [self.counts[f"{what}_{column}"] for column in ("both", "only_a", "only_b")]
             lines.append(f"{what:10}" + "".join(f"{count:>14,}" for count in row))
         lines += ["", "Rows that ended otherwise:" if self.moves else "Every row of both ended alike."]
-        for move in self.moves[:_SHOWN_MOVES]:
-            before, after = _ended(move.fate_a, move.step_a), _ended(move.fate_b, move.step_b)
-            lines.append(f"  {move.rows:>12,}  {before} -> {after}   {', '.join(move.examples)}")
-        if len(self.moves) > _SHOWN_MOVES:
-            lines.append(f"  and {len(self.moves) - _SHOWN_MOVES} kinds more")
+        lines += moves_text(self.moves)
         lines += ["", "Steps and shards:" if self.spec else "Steps and shards are declared alike."]
         return "\n".join([*lines, *(f"  {line}" for line in self.spec)])
+
+
+def moves_text(moves: Sequence[Move]) -> list[str]:
+    """Moves for people, a line each; of very many the first."""
+    lines = []
+    for move in moves[:_SHOWN_MOVES]:
+        before, after = _ended(move.fate_a, move.step_a), _ended(move.fate_b, move.step_b)
+        lines.append(f"  {move.rows:>12,}  {before} -> {after}   {', '.join(move.examples)}")
+    return lines + ([f"  and {len(moves) - _SHOWN_MOVES} kinds more"] if len(moves) > _SHOWN_MOVES else [])
 
 
 def diff(store_path: Path | str, a: str, b: str) -> Difference:

@@ -6,7 +6,11 @@ DuckDB counts the memory of its tables, not that of a single value: `repeat('a',
 
 import contextlib
 import resource
+import select
+import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +21,8 @@ from schemas.errors import InputError
 
 _HEADROOM_BYTES = 1 << 30  # code, buffers and threads beside DuckDB's own memory
 _GB = 1_000_000_000
+_LONGEST_S = 1e6
+_ENDING = {signal.SIGINT, signal.SIGTERM}
 
 
 @dataclass(frozen=True)
@@ -31,24 +37,63 @@ class Limits:
 @contextlib.contextmanager
 def within(limits: Limits, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Answer a question within its limits; DuckDB's errors become sentences. Raises InputError."""
-    stopped = threading.Event()
+    with _watched(limits.time_s, connection) as watch:
+        try:
+            with _address_space(limits):
+                yield
+        except InputError:
+            raise
+        except Exception as error:
+            if watch.signal:  # DuckDB may have taken what its handler raised for a RuntimeError
+                signal.raise_signal(watch.signal)
+            raise _said(error, limits, watch.timed_out) from error
 
-    def stop() -> None:
-        stopped.set()
-        connection.interrupt()
 
-    timer = threading.Timer(limits.time_s, stop)
-    timer.daemon = True
-    timer.start()
+@dataclass
+class _Watch:
+    """Interrupts a question when its time is over, or when a signal wants to end it; says which it was.
+
+    While DuckDB computes, Python's own handlers of signals wait for it. A signal's number arrives here at once; the
+    handler then raises what it does when DuckDB has given up.
+    """
+
+    waiting: socket.socket
+    time_s: float
+    connection: duckdb.DuckDBPyConnection
+    timed_out: bool = False
+    signal: int = 0
+
+    def run(self) -> None:
+        end = time.monotonic() + min(self.time_s, _LONGEST_S)
+        while True:
+            ready, _, _ = select.select([self.waiting], [], [], max(0.0, end - time.monotonic()))
+            numbers = self.waiting.recv(64) if ready else b""
+            if ready and not numbers:  # answered
+                return
+            self.timed_out = not ready
+            self.signal = next((number for number in numbers if number in _ENDING), 0)
+            if self.timed_out or self.signal:
+                self.connection.interrupt()
+                return
+
+
+@contextlib.contextmanager
+def _watched(time_s: float, connection: duckdb.DuckDBPyConnection) -> Iterator[_Watch]:
+    waiting, woken = socket.socketpair()
+    woken.setblocking(False)
+    watch = _Watch(waiting, time_s, connection)
+    watcher = threading.Thread(target=watch.run, daemon=True)
+    is_main = threading.current_thread() is threading.main_thread()  # only there signals can be heard
+    before = signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False) if is_main else -1
+    watcher.start()
     try:
-        with _address_space(limits):
-            yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise _said(error, limits, stopped.is_set()) from error
+        yield watch
     finally:
-        timer.cancel()
+        if is_main:
+            signal.set_wakeup_fd(before)
+        woken.close()
+        watcher.join()
+        waiting.close()
 
 
 def _said(error: Exception, limits: Limits, stopped: bool) -> Exception:

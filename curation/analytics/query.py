@@ -12,7 +12,8 @@ import duckdb
 from curation.analytics.answer import FORMATS, Answer
 from curation.analytics.limits import Limits, within
 from curation.analytics.statement import require_one_select, views_in
-from curation.analytics.views import OF_STORE, VIEWS, Views
+from curation.analytics.view_columns import OF_STORE, VIEWS
+from curation.analytics.views import Views, ledger_files
 from curation.storage.store import Store
 from curation.versions import resolve
 from schemas.errors import InputError
@@ -45,6 +46,9 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """DuckDB over one version (default: the newest), locked; `with_versions` maps schemas to `name@version`.
 
+    For questions of our own: nothing else can be read, but a text of somebody else's could still overwrite what can.
+    Those go through `ask`, or through `open_views` in Python.
+
     `downloads=False` and `evaluations=False` leave these views empty, which saves reading their records. `of_store`
     gives no version's views. `spill` is a folder for what does not fit into memory; a user's question gets none.
     Raises InputError where there is no such version.
@@ -54,6 +58,7 @@ def connect(
     others = {alias: resolve(store, text) for alias, text in _checked(with_versions or {}).items()}
     connection = duckdb.connect(":memory:")
     connection.execute("SET enable_progress_bar = false")
+    connection.execute("SET parquet_metadata_cache = true")  # a listed file never changes
     connection.execute("SET memory_limit = $limit", {"limit": f"{limits.memory_gb}GB"})
     views = Views(connection, store)
     try:
@@ -63,7 +68,7 @@ def connect(
             views.add_version(other, alias)
         views.add_runs()
         views.add_evaluations(evaluations)
-        views.add_downloads(chosen if downloads else None)
+        views.add_downloads(ledger_files(store, chosen) if downloads and chosen else [])
         views.explain()
     except duckdb.IOException as error:
         label, path = (chosen.label, chosen.path) if chosen else (store.root, "MANIFEST")

@@ -3,97 +3,27 @@
 samples    one row per key of the version's source snapshot
 curated    the rows of the shards, embeddings too
 funnel, shards, columns    the manifest as tables
+parts      the parts of the pool that the version's source snapshot has rows in
 runs, evaluations, downloads    the store's own: every run; scores of models; every fetch, which differs from run to run
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from curation.analytics.view_columns import FATE_COLUMNS, MEANINGS, TABLES, VIEWS
 from curation.fetch.ledger import LEDGER
 from curation.storage import layout
 from curation.storage.store import Store
 from curation.versions import Chosen, names, read_runs
-from schemas import columns as c
 from schemas.evaluations import read_scores
 
-VIEWS = {
-    "samples": "one row per key of the version's source snapshot: its columns, signals and fate, sorted by key",
-    "curated": "one row per curated pair as it stands in the shards, embeddings included",
-    "funnel": "rows into and out of every step, and why the others did not pass",
-    "shards": "one row per shard: files, rows, bytes, digests",
-    "columns": "name, type and meaning of the columns of samples and curated",
-    "runs": "every run on this store, in the order they started",
-    "evaluations": "one row per score of a model that was trained on a set of this store, in the order of time",
-    "downloads": "one row per URL and time that it was wanted: status, host, attempts, when, seconds, bytes",
-}
-OF_STORE = {"runs", "evaluations"}  # the others are of one version
-_FATE_COLUMNS = (c.FATE, c.FATE_STEP, c.FATE_REASON, c.DUPLICATE_OF)
-_MEANINGS = {
-    "runs": {
-        "number": "place in the order of start",
-        "name": "the data set",
-        "plan": "the plan that was run",
-        "version": "the version it made; NULL where the run has not finished",
-        "finished_at": "when it finished, UTC; NULL where it has not",
-    },
-    "evaluations": {
-        "name": "the data set that the model was trained on",
-        "version": "and which version of it",
-        "training": "the training's name",
-        "model": "folder of the model",
-        "step": "the training's step at which the model was; NULL where nobody knows",
-        "evaluation": "what the scores stand under in the specification",
-        "class": "the class or group that the score is of, such as `blue` or `split testA`; NULL for all",
-        "metric": "what was measured: top1, mean_per_class_recall, image_to_text_recall@1 …",
-        "value": "the score; shares from 0 to 1",
-        "evaluated_at": "when, UTC",
-    },
-    "downloads": {
-        "key": "key of the first row that wanted the URL",
-        "url": "the address that was asked for",
-        "host": "the host that answered last",
-        "status": "what became of it: ok, or the class of failure",
-        "http_status": "HTTP status of the last answer",
-        "attempts": "how often it was asked for; 0 where its status says why it was not",
-        "fetched_at": "when this was known, UTC",
-        "seconds": "time in transfer, all attempts together",
-        "fetched_bytes": "length of what was fetched",
-        "content_type": "type that the host claimed",
-        "redirects": "redirects of the last attempt",
-    },
-    "funnel": {
-        "number": "place of the step; 0 is the source",
-        "rows_in": "rows alive before the step",
-        "rows_out": "rows alive after it",
-        "reason": "why the others did not pass",
-    },
-    "shards": {"holdout": "whether the shard is held out for evaluation"},
-}
-_NUMBER, _NAME, _COUNT = pa.int32(), pa.string(), pa.int64()
-_TABLES = {
-    "funnel": pa.schema(
-        {"number": _NUMBER, "step": _NAME, "kind": _NAME, "rows_in": _COUNT, "rows_out": _COUNT, "reason": _NAME}
-    ),
-    "shards": pa.schema(
-        {"number": _NUMBER, "tar": _NAME, "parquet": _NAME, "rows": _COUNT, "tar_bytes": _COUNT}
-        | {"parquet_bytes": _COUNT, "tar_sha256": _NAME, "parquet_sha256": _NAME, "holdout": pa.bool_()}
-    ),
-    "columns": pa.schema(
-        {"number": _NUMBER, "name": _NAME, "type": _NAME, "meaning": _NAME, "step": _NAME, "in_shards": pa.bool_()}
-    ),
-    "runs": pa.schema(
-        {"number": _NUMBER, "name": _NAME, "plan": _NAME, "version": _NAME, "finished_at": pa.timestamp("us")}
-    ),
-    "evaluations": pa.schema(
-        {"name": _NAME, "version": _NAME, "training": _NAME, "model": _NAME, "step": _COUNT, "evaluation": _NAME}
-        | {"class": _NAME, "metric": _NAME, "value": pa.float64(), "evaluated_at": pa.timestamp("us")}
-    ),
-}
 _SQL_TYPES = {
     pa.string(): "VARCHAR",
     pa.int16(): "SMALLINT",
@@ -105,11 +35,15 @@ _SQL_TYPES = {
 
 
 class Views:
-    """Makes views on a connection, and remembers which files they read and what their columns mean."""
+    """Makes views on a connection, and remembers which files they read and what their columns mean.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    Files are named by their whole paths, or relative to `folder`, which DuckDB must then search.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, store: Store, folder: Path | None = None) -> None:
         self._connection = connection
         self._store = store
+        self._folder = folder
         self._meanings: dict[tuple[str, str], Mapping[str, str]] = {}  # (schema, view) → column → meaning
         self.files: list[str] = []
 
@@ -120,11 +54,12 @@ class Views:
         for view, entries in (("funnel", manifest.funnel), ("shards", manifest.shards), ("columns", manifest.columns)):
             rows = [{"number": place} | entry.model_dump() for place, entry in enumerate(entries)]
             self._add_table(schema, view, rows)
+        self._add_table(schema, "parts", _part_rows(self._store, chosen))
         meanings = {column.name: column.meaning for column in manifest.columns}
-        meanings |= {column.name: column.meaning for column in _FATE_COLUMNS}
+        meanings |= {column.name: column.meaning for column in FATE_COLUMNS}
         for view, files in (("samples", manifest.samples), ("curated", manifest.shards)):
             if files:
-                self._add_files(schema, view, "SELECT * FROM", [str(chosen.folder / file.parquet) for file in files])
+                self._add_files(schema, view, "SELECT * FROM", [chosen.folder / file.parquet for file in files])
             else:  # nothing was curated: there is no shard to take columns from
                 self._connection.execute(
                     f"CREATE VIEW {_quoted(schema, view)} AS FROM {_quoted(schema, 'samples')} WHERE false"
@@ -148,19 +83,19 @@ class Views:
         ]
         self._add_table("main", "evaluations", rows)
 
-    def add_downloads(self, chosen: Chosen | None) -> None:
-        """The view of all fetches of a version's rows; without a version it is empty."""
+    def add_downloads(self, ledgers: Sequence[str]) -> None:
+        """The view of all fetches that these files of the store tell of; there may be none."""
         types = {field.name: _SQL_TYPES[field.type] for field in LEDGER}
-        files = ledger_files(self._store, chosen) if chosen else []
         none = ", ".join(f"CAST(NULL AS {kind}) AS {_quoted(name)}" for name, kind in types.items())
-        if files:
+        if ledgers:
             columns = ", ".join(f"CAST({_quoted(name)} AS {kind}) AS {_quoted(name)}" for name, kind in types.items())
             # Ledgers of older programs lack columns; all of them may.
             select = f"SELECT {columns} FROM (SELECT {none} WHERE false UNION ALL BY NAME SELECT * FROM"
+            files = [self._store.path(name) for name in ledgers]
             self._add_files("main", "downloads", select, files, ", union_by_name = true", ")")
         else:
             self._connection.execute(f"CREATE VIEW downloads AS SELECT {none} WHERE false")
-            self._meanings["main", "downloads"] = _MEANINGS["downloads"]
+            self._meanings["main", "downloads"] = MEANINGS["downloads"]
 
     def explain(self) -> None:
         """Say what views and columns mean, as comments that DuckDB shows."""
@@ -175,28 +110,39 @@ class Views:
                 self._connection.execute(f"COMMENT ON COLUMN {_quoted(schema, view, column)} IS {_text(meaning)}")
 
     def _add_files(
-        self, schema: str, view: str, select: str, files: Sequence[str], options: str = "", end: str = ""
+        self, schema: str, view: str, select: str, files: Sequence[Path], options: str = "", end: str = ""
     ) -> None:
-        self.files += files
-        listed = ", ".join(_text(file) for file in files)
+        named = [str(file) if self._folder is None else os.path.relpath(file, self._folder) for file in files]
+        self.files += named
+        listed = ", ".join(_text(file) for file in named)
         made = f"{select} read_parquet([{listed}]{options}){end}"
         self._connection.execute(f"CREATE VIEW {_quoted(schema, view)} AS {made}")
-        self._meanings[schema, view] = _MEANINGS.get(view, {})
+        self._meanings[schema, view] = MEANINGS.get(view, {})
 
     def _add_table(self, schema: str, view: str, rows: list[dict[str, Any]]) -> None:
-        """Rows of records as a table in memory, in their order."""
-        self._connection.register("arrived", pa.Table.from_pylist(rows, schema=_TABLES[view]))
+        """Rows of records as a table, in their order."""
+        self._connection.register("arrived", pa.Table.from_pylist(rows, schema=TABLES[view]))
         self._connection.execute(f"CREATE TABLE {_quoted(schema, view)} AS FROM arrived")
         self._connection.unregister("arrived")
-        self._meanings[schema, view] = _MEANINGS.get(view, {})
+        self._meanings[schema, view] = MEANINGS[view]
 
 
 def ledger_files(store: Store, chosen: Chosen) -> list[str]:
-    """The ledgers of a version's fetches, by the records of the plans that made it."""
+    """The ledgers of a version's fetches, by the records of the plans that made it; relative to the store."""
     label = (chosen.manifest.name, chosen.manifest.version)
     plans = {run.plan: None for run in read_runs(store) if (run.name, run.version) == label}
-    names = {name: None for plan in plans for name in store.get(layout.plan(plan, "ledgers")) or ()}
-    return [str(store.path(name)) for name in names]
+    return list({name: None for plan in plans for name in store.get(layout.plan(plan, "ledgers")) or ()})
+
+
+def _part_rows(store: Store, chosen: Chosen) -> list[dict[str, Any]]:
+    """The parts of a version's source snapshot by the store's record of it; none where a version came without."""
+    lineage = chosen.manifest.lineage
+    snapshot = store.get(layout.snapshot(lineage.snapshot)) if lineage else None
+    return [
+        {"number": place, "part": member["part"]["name"], "rows": member["part"]["rows"], "members": member["members"]}
+        | {"bytes": member["part"]["file"]["bytes"], "file": member["part"]["file"]["name"]}
+        for place, member in enumerate(snapshot["parts"] if snapshot else ())
+    ]
 
 
 def _quoted(*names: str) -> str:

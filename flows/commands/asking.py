@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from flows.commands import supposing
 from flows.commands.verb import find_store, store_option, verb
 from schemas.errors import InputError
 
@@ -14,31 +15,52 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 @verb()
-@click.argument("text", metavar='"SELECT …"')
+@click.argument("text", metavar='["SELECT …"]', required=False)
 @store_option
 @click.option("--name", metavar="NAME[@VERSION]", help="The set; default: the only one of the store.")
 @click.option("--with", "others", multiple=True, metavar="A=NAME@VERSION", help="Another version's views in a schema.")
 @click.option("--format", "form", default="table", show_default=True, help="table, csv, json or parquet.")
 @click.option("--time-limit", type=float, default=300, show_default=True, metavar="SECONDS")
 @click.option("--memory-limit", type=float, default=4, show_default=True, metavar="GB")
-def sql(text: str, store: str | None, name: str | None, others: tuple[str, ...], form: str, **limits: float) -> None:
-    """Ask in SQL: views samples, curated, funnel, shards, columns, runs, evaluations, downloads."""
+@click.option("--rows", type=click.IntRange(min=1), help="Rows of a table at most; default: 100, in the shell 1,000.")
+def sql(
+    text: str | None,
+    store: str | None,
+    name: str | None,
+    others: tuple[str, ...],
+    form: str,
+    rows: int | None,
+    **limits: float,
+) -> None:
+    """Ask in SQL: views samples, curated, funnel, shards, parts, columns, runs, evaluations, downloads.
+
+    Without a question, a shell on a terminal; from elsewhere, the question is read from standard input.
+    """
     import shutil
 
     from curation.analytics.limits import Limits
     from curation.analytics.query import run_sql
 
+    in_shell = text is None and sys.stdin.isatty()
+    allowed = Limits(limits["time_limit"], limits["memory_limit"], rows or (1000 if in_shell else 100))
+    if in_shell:
+        if form != "table":
+            raise InputError(f"sql: the shell shows tables; for --format {form} write the question behind it")
+        from curation.analytics.shell import Shell
+
+        Shell(find_store(store), name, _schemas(others), allowed, click.echo_via_pager).run()
+        return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     if form == "parquet" and sys.stdout.isatty():
         raise InputError("sql: --format parquet writes bytes; send them to a file: … --format parquet > answer.parquet")
     run_sql(
         find_store(store),
-        text,
+        sys.stdin.read() if text is None else text,
         sys.stdout.buffer,
         name=name,
         with_versions=_schemas(others),
         format=form,
-        limits=Limits(time_s=limits["time_limit"], memory_gb=limits["memory_limit"]),
+        limits=allowed,
         width=width,
     )
 
@@ -170,4 +192,4 @@ def _echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-VERBS: tuple[click.Command, ...] = (sql, explain, versions, tag, diff, verify, prune)
+VERBS: tuple[click.Command, ...] = (sql, explain, versions, tag, diff, *supposing.VERBS, verify, prune)
