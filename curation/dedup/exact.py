@@ -41,6 +41,8 @@ def lowest_rank_of_equal(
     theirs = others.rename_columns(names).append_column("rank", pa.array(rank_M))
     values = ", ".join(names)
     first_N = np.full(columns.num_rows, -1, np.int64)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as spilled, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
         connection.execute("SET temp_directory = $folder", {"folder": spilled})
