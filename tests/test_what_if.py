@@ -75,7 +75,7 @@ CHANGES = {
         STEPS[4],
     ],
     "a looser radius, to be compared anew": [*STEPS[:3], {"dedup": {"by": "phash", "within": 3}}, STEPS[4]],
-    "a comparison for equality": [*STEPS[:3], {"dedup": {"by": ["phash", "score"]}}, STEPS[4]],
+    "a comparison for equality before all others": [{"dedup": {"by": ["phash", "score"]}}, *STEPS],
     "a step less": [*STEPS[:2], *STEPS[3:]],
     "a step more before all others": [{"keep": "score < 0.9"}, *STEPS],
     "nothing": STEPS,
