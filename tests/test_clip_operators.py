@@ -353,11 +353,18 @@ def test_published_weights_get_the_activation_that_they_were_trained_with(opened
 
 
 def test_what_affects_a_result_is_declared():
-    assert ClipEmbed.result_parameters() == ["batch_size", "model", "precision", "weights"]
+    assert ClipEmbed.result_parameters() == ["batch_size", "precision"]  # weights_digest stands for the model
     assert ClipEmbed.captured
     assert ClipEmbed.resources.actor
     with pytest.raises(ValidationError):
         ClipEmbed(model="ViT-B-32", batch_size=0)
+
+
+def test_a_model_is_the_same_wherever_its_folder_lies(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    asked = [ClipEmbed(model=str(one)).weights_digest() for one in (folder, tmp_path / "elsewhere")]
+    assert asked[0] == asked[1]
+    assert ClipEmbed(model="ViT-B-32", weights="openai").weights_digest() == "ViT-B-32/openai"
 
 
 def test_checking_a_model_imports_neither_torch_nor_open_clip():

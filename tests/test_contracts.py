@@ -171,7 +171,7 @@ def test_settings_are_no_part_of_a_fingerprint() -> None:
         "expect_sha256",
     }
     assert set(CLASSES["download"].model_fields) - set(CLASSES["download"].result_parameters()) == settings
-    assert CLASSES["clip_embed"].result_parameters() == ["batch_size", "model", "precision", "weights"]
+    assert CLASSES["clip_embed"].result_parameters() == ["batch_size", "precision"]  # weights_digest names the model
     default, other_setting, other_size = (
         fingerprint({"download": parameters}) for parameters in ({}, {"timeout_s": 3}, {"shortest_side_px": 64})
     )

@@ -25,8 +25,9 @@ class ClipEmbed(Operator):
     resources: ClassVar[Resources] = Resources(cpus=1, gpus=0, memory_gb=4, actor=True)
     captured: ClassVar[bool] = True  # another device gives other bits
 
-    model: str = Field("ViT-B-32", description="open_clip's name of a model, or a folder as its save_for_hf writes it")
-    weights: str | None = Field(None, description="open_clip's pretrained tag, or a file; none for a folder")
+    # Settings, because `weights_digest` stands for them: a folder is the same model wherever it lies.
+    model: str = setting("ViT-B-32", "open_clip's name of a model, or a folder as its save_for_hf writes it")
+    weights: str | None = setting(None, "open_clip's pretrained tag, or a file; none for a folder")
     batch_size: int = Field(32, ge=1, le=8192, description="rows per pass; the last one is padded to it")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of the model's arithmetic")
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where the model runs; auto takes a GPU if there is one")
@@ -58,7 +59,7 @@ class ClipEmbed(Operator):
         self._source.check()
 
     def weights_digest(self) -> str:
-        """SHA-256 of a folder's files; a published tag stands for its own."""
+        """SHA-256 of a folder's files; a published name and tag stand for their own."""
         return self._source.digest()
 
     def open(self) -> LoadedClip:
