@@ -1,7 +1,5 @@
 """Every family in its tiny form: it builds, learns a batch by heart, generates, is saved and loads in transformers."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -19,11 +17,7 @@ from training.generative.parts import freeze
 from training.generative.save import save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-NUM2WORDS = importlib.util.find_spec("num2words") is not None
-FAMILIES = [
-    pytest.param(name, marks=pytest.mark.skipif(name == "smolvlm" and not NUM2WORDS, reason="num2words"))
-    for name in PARTS
-]
+FAMILIES = tuple(PARTS)
 FAMILIES_OF_VIDEO = {family.name for family in TABLE.values() if family.video}
 QUESTION, ANSWERS = "What is in the picture?", ("a red square", "a blue disc", "yes")
 STEPS, RATE = 30, 1e-2
@@ -143,8 +137,6 @@ def test_merged_adapters_give_the_logits_of_the_adapters(name, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in PARTS if name in FAMILIES_OF_VIDEO])
 def test_a_video_is_seen_frame_by_frame(name):
-    if name == "smolvlm" and not NUM2WORDS:
-        pytest.skip("num2words")
     one = built(name)
     frames_FHWC = np.stack([np.asarray(picture(i)) for i in range(6)])
     said = conversation(QUESTION, ANSWERS[0], [])

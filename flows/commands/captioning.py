@@ -56,13 +56,10 @@ def _answers(paths: list[Path], question: str, model: str | None, device: str, m
     pictures = [_picture(path) for path in paths]
     folder = _model_folder(model)
     import torch
-    from transformers.utils import logging
 
     from training.generative.answer import answer
     from training.generative.build import open_model
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     built = open_model(folder)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
