@@ -1,0 +1,184 @@
+"""Plots as Vega-Lite by Altair: one function per kind of plot, each from the plot's data alone.
+
+Colours are names (`curated`, `ink` …) that the page's script replaces, so that one plot serves light and dark pages.
+Fields have names of our own, never those of a user's columns: a column may be called `a.b[0]`, which Vega would parse.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from curation.analytics.report.contents import Plot
+
+if TYPE_CHECKING:
+    import altair as alt
+
+_FATE_COLOURS = {"curated": "@curated", "dropped": "@dropped", "failed": "@failed"}
+_HEIGHT_PX = 200
+_ROW_PX = 24
+_CELL_PX = 34
+
+
+def vega_lite(plot: Plot) -> dict[str, Any]:
+    """The plot as a Vega-Lite specification that holds its data."""
+    import altair as alt
+
+    with alt.data_transformers.enable("default", max_rows=None):
+        chart = _KINDS[plot.kind](plot)
+        made: dict[str, Any] = chart.properties(description=plot.description).to_dict()
+    del made["config"]  # the page's own
+    return made
+
+
+def _funnel(plot: Plot) -> "alt.Chart":
+    import altair as alt
+
+    steps = list(dict.fromkeys(f"{row['place']} {row['step']}" for row in plot.rows))
+    rows = [{**row, "label": f"{row['place']} {row['step']}"} for row in plot.rows]
+    colours = alt.Scale(domain=["passed", "gone"], range=["@curated", "@dropped"])
+    return (
+        _data(alt, rows)
+        .mark_bar(cornerRadius=2)
+        .encode(
+            x=alt.X("rows:Q", title="rows", axis=alt.Axis(format="~s", tickCount=6)),
+            y=alt.Y("label:N", sort=steps, title=None, axis=alt.Axis(labelLimit=220)),
+            color=alt.Color("part:N", scale=colours, title=None, legend=alt.Legend(orient="top")),
+            order=alt.Order("part:N", sort="descending"),
+            tooltip=[_text(alt, "step"), _text(alt, "part"), _count(alt, "rows"), _text(alt, "why")],
+        )
+        .properties(width="container", height=_ROW_PX * len(steps))
+    )
+
+
+def _histogram(plot: Plot) -> "alt.LayerChart":
+    import altair as alt
+
+    scale = alt.Scale(type="log" if plot.settings["is_log"] else "linear", zero=False, nice=False)
+    title = plot.settings["meaning"] + (" (logarithmic)" if plot.settings["is_log"] else "")
+    bars = (
+        _data(alt, plot.rows)
+        .mark_bar(binSpacing=1)
+        .encode(
+            x=alt.X("start:Q", scale=scale, title=title, axis=alt.Axis(format="~g", tickCount=8, labelOverlap=True)),
+            x2="end:Q",
+            y=alt.Y("rows:Q", title="rows", stack=True, axis=alt.Axis(format="~s", tickCount=5)),
+            color=_fates(alt),
+            order=alt.Order("fate:N"),
+            tooltip=[_number(alt, "start"), _number(alt, "end"), _text(alt, "fate"), _count(alt, "rows")],
+        )
+    )
+    lines = [{**line, "said": f"{line['operator']} {line['value']:.6g}"} for line in plot.settings["thresholds"]]
+    layers = [bars]
+    if lines:
+        base = _data(alt, lines).encode(x="value:Q", tooltip=[_text(alt, "step"), _text(alt, "said")])
+        layers.append(base.mark_rule(strokeDash=[5, 3], strokeWidth=2, color="@threshold"))
+        layers.append(base.mark_text(align="left", dx=5, y=8, fontWeight="bold", color="@ink").encode(text="said:N"))
+    return alt.layer(*layers).properties(width="container", height=_HEIGHT_PX)
+
+
+def _bars(plot: Plot) -> "alt.Chart":
+    import altair as alt
+
+    rows = [
+        {"value": row["value"], "fate": fate, "rows": count, "share": row["share"]}
+        for row in plot.rows
+        for fate, count in (("curated", row["curated"]), ("not curated", row["rows"] - row["curated"]))
+    ]
+    order = [row["value"] for row in plot.rows]
+    colours = alt.Scale(domain=["curated", "not curated"], range=["@curated", "@dropped"])
+    return (
+        _data(alt, rows)
+        .mark_bar(cornerRadius=2)
+        .encode(
+            x=alt.X("rows:Q", title="rows", axis=alt.Axis(format="~s", tickCount=6)),
+            y=alt.Y("value:N", sort=order, title=None, axis=alt.Axis(labelLimit=200)),
+            color=alt.Color("fate:N", scale=colours, title=None, legend=alt.Legend(orient="top")),
+            order=alt.Order("fate:N"),
+            tooltip=[_text(alt, "value"), _text(alt, "fate"), _count(alt, "rows")],
+        )
+        .properties(width="container", height=_ROW_PX * len(order))
+    )
+
+
+def _matrix(plot: Plot) -> "alt.LayerChart":
+    import altair as alt
+
+    order = list(plot.settings["order"])
+    both = _axes(alt, plot, order, "filter", "other")
+    tooltip = [_text(alt, "filter"), _text(alt, "other"), _count(alt, "rows"), _count(alt, "known")]
+    cells = both.mark_rect(cornerRadius=2).encode(
+        color=alt.Color("rows:Q", scale=alt.Scale(range=["@paper", "@dropped"]), legend=None), tooltip=tooltip
+    )
+    text = both.mark_text(fontSize=10, color="@ink").encode(text=alt.Text("rows:Q", format=".3~s"))
+    return alt.layer(cells, text).properties(width=_CELL_PX * len(order), height=_CELL_PX * len(order))
+
+
+def _correlation(plot: Plot) -> "alt.LayerChart":
+    import altair as alt
+
+    order = list(plot.settings["order"])
+    both = _axes(alt, plot, order, "signal", "other")
+    tooltip = [_text(alt, "signal"), _text(alt, "other"), _number(alt, "value"), _count(alt, "rows")]
+    scale = alt.Scale(domain=[-1, 0, 1], range=["@dropped", "@paper", "@curated"], type="linear")
+    cells = both.mark_rect(cornerRadius=2).encode(color=alt.Color("value:Q", scale=scale, legend=None), tooltip=tooltip)
+    text = both.mark_text(fontSize=10, color="@ink").encode(text=alt.Text("value:Q", format=".2f"))
+    return alt.layer(cells, text).properties(width=_CELL_PX * len(order), height=_CELL_PX * len(order))
+
+
+def _sizes(plot: Plot) -> "alt.Chart":
+    import altair as alt
+
+    scale = alt.Scale(type="log", base=2, nice=False)
+    axis = alt.Axis(format="d", labelOverlap=True)
+    return (
+        _data(alt, plot.rows)
+        .mark_rect()
+        .encode(
+            x=alt.X("width_px:Q", scale=scale, axis=axis, title="width in pixels"),
+            x2="wider_px:Q",
+            y=alt.Y("height_px:Q", scale=scale, axis=axis, title="height in pixels"),
+            y2="higher_px:Q",
+            color=alt.Color("rows:Q", scale=alt.Scale(type="sqrt", range=["@paper", "@curated"]), title="rows"),
+            tooltip=[_number(alt, "width_px"), _number(alt, "height_px"), _count(alt, "rows"), _count(alt, "curated")],
+        )
+        .properties(width="container", height=2 * _HEIGHT_PX)
+    )
+
+
+_KINDS: Mapping[str, Callable[[Plot], Any]] = {
+    "funnel": _funnel,
+    "histogram": _histogram,
+    "bars": _bars,
+    "matrix": _matrix,
+    "correlation": _correlation,
+    "sizes": _sizes,
+}
+
+
+def _data(alt: Any, rows: Any) -> Any:
+    return alt.Chart(alt.Data(values=list(rows)))
+
+
+def _axes(alt: Any, plot: Plot, order: list[str], across: str, down: str) -> Any:
+    """Every pair of names as a cell."""
+    axis = alt.Axis(labelLimit=140, labelAngle=-40)
+    return _data(alt, plot.rows).encode(
+        x=alt.X(f"{across}:N", sort=order, title=None, axis=axis),
+        y=alt.Y(f"{down}:N", sort=order, title=None, axis=alt.Axis(labelLimit=160)),
+    )
+
+
+def _fates(alt: Any) -> Any:
+    scale = alt.Scale(domain=list(_FATE_COLOURS), range=list(_FATE_COLOURS.values()))
+    return alt.Color("fate:N", scale=scale, title=None, legend=alt.Legend(orient="top"))
+
+
+def _text(alt: Any, name: str) -> Any:
+    return alt.Tooltip(f"{name}:N")
+
+
+def _count(alt: Any, name: str) -> Any:
+    return alt.Tooltip(f"{name}:Q", format=",")
+
+
+def _number(alt: Any, name: str) -> Any:
+    return alt.Tooltip(f"{name}:Q", format=".4~g")

@@ -1,0 +1,180 @@
+"""The numbers that are known of rows: how large they are, histograms by fate with thresholds, how they correlate."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from curation.analytics.report.contents import Column, Plot, Section, Table
+from curation.analytics.report.filters import Filters
+from curation.analytics.report.questions import Questions
+from curation.analytics.report.thresholds import Threshold, named
+from schemas import columns as c
+
+_BINS = 48
+_MOST_SIGNALS = 40
+_MOST_CORRELATED = 24
+_CORRELATED_ROWS = 20_000
+_WIDE = 30  # a signal whose 99.5th percentile is so many times its median is drawn on a logarithmic axis
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
+_NO_SIZE = {c.CLUSTER.name}  # numbers that only name something; 64-bit hashes are told by their type
+_ABOUT = (
+    "Curated, dropped and failed rows apart, with the thresholds of filters drawn in. A signal is known only of rows "
+    "that were alive at its step. Values in the outermost half per cent are counted in the last bins."
+)
+_FATES = ("curated", "dropped", "failed")
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A column, or an expression that a filter compares; `expression` is SQL."""
+
+    name: str
+    expression: str
+    meaning: str
+    thresholds: tuple[Threshold, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Bins:
+    """Equal bins on a plain or a logarithmic axis."""
+
+    start: float
+    width: float
+    count: int
+    is_log: bool
+
+    def edge(self, number: int) -> float:
+        at = self.start + number * self.width
+        return math.exp(at) if self.is_log else at
+
+
+def signals_of(asked: Questions, filters: Filters) -> list[Signal]:
+    """All signals: those with thresholds first, then in the order in which steps added them."""
+    meanings = {column.name: column.meaning for column in asked.manifest.columns}
+    columns = list(asked.types)
+    thresholds: dict[str, list[Threshold]] = {}
+    for threshold in filters.thresholds:
+        thresholds.setdefault(threshold.name, []).append(threshold)
+    numbers = [name for name in meanings if _is_signal(asked.types.get(name, ""), name)]
+    found = []
+    for name in dict.fromkeys([*thresholds, *numbers]):
+        expression = thresholds[name][0].expression if name in thresholds else named(f'"{_escaped(name)}"', columns)[1]
+        meaning = meanings.get(name, "an expression that a filter compares")
+        found.append(Signal(name, expression, meaning, tuple(thresholds.get(name, ()))))
+    return found
+
+
+def signals(asked: Questions, filters: Filters) -> Section:
+    """A summary of every signal, and a histogram of each that varies."""
+    every = signals_of(asked, filters)
+    rows, plots = [], []
+    for signal in every[:_MOST_SIGNALS]:
+        (summary,) = asked.ask("summary", expression=signal.expression)
+        rows.append(_row(signal, summary))
+        if summary["known"] and summary["least"] < summary["greatest"]:
+            plots.append(_histogram(asked, signal, summary))
+    if not rows:
+        return Section("signals", "Signals", ("No column of the samples holds numbers.",))
+    text = [_ABOUT]
+    if len(every) > _MOST_SIGNALS:
+        text.append(f"The first {_MOST_SIGNALS} of {len(every)} signals are shown.")
+    return Section("signals", "Signals", tuple(text), (_summary_table(rows), *plots))
+
+
+def _summary_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = [Column("signal", "Signal"), Column("known", "Known of", "count"), Column("missing", "Missing", "count")]
+    names = ("least", "quarter", "median", "three_quarters", "greatest")
+    headings = ("Least", "¼", "Median", "¾", "Greatest")
+    columns += [Column(name, heading, "number") for name, heading in zip(names, headings, strict=True)]
+    return Table("signals", "How large they are", (*columns, Column("thresholds", "Thresholds")), rows)
+
+
+def _row(signal: Signal, summary: Mapping[str, Any]) -> dict[str, Any]:
+    quantiles = summary["quantiles"] or [None] * 5
+    held = ", ".join(f"{t.operator} {t.value:.6g} ({t.step})" for t in signal.thresholds)
+    sizes = {"least": summary["least"], "quarter": quantiles[1], "median": quantiles[2]}
+    sizes |= {"three_quarters": quantiles[3], "greatest": summary["greatest"]}
+    counts = {"known": summary["known"], "missing": summary["missing"]}
+    return {"signal": signal.name, **counts, **sizes, "thresholds": held}
+
+
+def _histogram(asked: Questions, signal: Signal, summary: Mapping[str, Any]) -> Plot:
+    bins = _bins(summary, signal.thresholds)
+    values = {"bins": bins.count, "start": bins.start, "width": bins.width, "is_log": bins.is_log}
+    values["floor"] = math.exp(bins.start) if bins.is_log else 0.0
+    counted = {
+        (row["fate"], row["bin"]): row["rows"] for row in asked.ask("histogram", values, expression=signal.expression)
+    }
+    rows = [
+        {"start": bins.edge(number), "end": bins.edge(number + 1), "fate": fate, "rows": counted.get((fate, number), 0)}
+        for number in range(bins.count)
+        for fate in _FATES
+        if (fate, number) in counted
+    ]
+    lines = [{"step": t.step, "operator": t.operator, "value": t.value} for t in signal.thresholds]
+    total = summary["known"] + summary["missing"]
+    said = f"{signal.name} ({signal.meaning}), known of {summary['known']:,} of {total:,} rows: from "
+    said += f"{summary['least']:.6g} to {summary['greatest']:.6g}, median {summary['quantiles'][2]:.6g}"
+    said += "".join(f"; {t.step} wants {t.text}" for t in signal.thresholds)
+    settings = {"meaning": signal.meaning, "known": summary["known"], "total": total, "is_log": bins.is_log}
+    return Plot(f"histogram_{signal.name}", signal.name, "histogram", said, rows, settings | {"thresholds": lines})
+
+
+def _bins(summary: Mapping[str, Any], thresholds: Sequence[Threshold]) -> _Bins:
+    """Bins over all but the outermost values and over the thresholds; of few whole numbers one each."""
+    low, _, median, _, high = summary["quantiles"]
+    low, high = min([low, *(t.value for t in thresholds)]), max([high, *(t.value for t in thresholds)])
+    if low == high:  # nearly all values are the same
+        low, high = summary["least"], summary["greatest"]
+    if low > 0 and high > _WIDE * max(median, low):
+        start = math.log(low)
+        return _Bins(start, (math.log(high) - start) * (1 + 1e-9) / _BINS, _BINS, is_log=True)
+    if all(float(summary[name]).is_integer() for name in ("least", "greatest")) and float(median).is_integer():
+        width = max(1, math.ceil((high - low + 1) / _BINS))
+        return _Bins(low - 0.5, width, math.ceil((high - low + 1) / width), is_log=False)
+    return _Bins(low, (high - low) * (1 + 1e-9) / _BINS, _BINS, is_log=False)
+
+
+def correlations(asked: Questions, filters: Filters) -> Section:
+    """How signals go together: Spearman's rank correlation, over rows that have both."""
+    from scipy.stats import rankdata
+
+    title = "How signals go together"
+    found = signals_of(asked, filters)[:_MOST_CORRELATED]
+    if len(found) < 2:
+        return Section("correlations", title, ("There are fewer than two signals.",))
+    columns = ", ".join(f"TRY(({signal.expression})::DOUBLE) AS s{i}" for i, signal in enumerate(found))
+    answer = asked.ask("correlation", {"rows": _CORRELATED_ROWS}, columns=columns)
+    values_NS = np.array([list(row.values()) for row in answer], np.float64).reshape(-1, len(found))
+    rows = []
+    for i, one in enumerate(found):
+        for j, other in enumerate(found):
+            both = np.isfinite(values_NS[:, i]) & np.isfinite(values_NS[:, j])
+            ranks = [rankdata(values_NS[both, k]) for k in (i, j)]
+            rows.append({"signal": one.name, "other": other.name, "value": _pearson(*ranks), "rows": int(both.sum())})
+    text = (
+        f"Spearman's rank correlation over {len(values_NS):,} rows by chance, for each pair over those that have both."
+    )
+    strong = sorted((row for row in rows if row["signal"] < row["other"] and row["value"] is not None),
+                    key=lambda row: (-abs(row["value"]), row["signal"], row["other"]))[:5]  # fmt: skip
+    said = "; ".join(f"{row['signal']} and {row['other']}: {row['value']:.2f}" for row in strong)
+    plot = Plot("correlations", "Rank correlation", "correlation", said, rows, {"order": [s.name for s in found]})
+    return Section("correlations", title, (text,), (plot,))
+
+
+def _pearson(x_N: np.ndarray, y_N: np.ndarray) -> float | None:
+    """The correlation, to three digits; None where one does not vary."""
+    if len(x_N) < 3 or x_N.std() == 0 or y_N.std() == 0:
+        return None
+    return round(float(np.corrcoef(x_N, y_N)[0, 1]), 3) + 0.0
+
+
+def _is_signal(kind: str, name: str) -> bool:
+    return kind.startswith(_NUMBERS) and not kind.endswith("]") and name not in _NO_SIZE
+
+
+def _escaped(name: str) -> str:
+    return name.replace('"', '""')
