@@ -1,6 +1,6 @@
 """The funnel: rows into and out of every step, why the others did not pass, and what each filter does by itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from curation.analytics.report.contents import Column, Plot, Section, Table
@@ -24,7 +24,7 @@ def funnel(asked: Questions) -> Section:
     text = f"Of {manifest.pool:,} rows of the source {manifest.rows:,} were curated."
     said = [f"{row['step']}: {row['rows_in']:,} in, {row['rows_out']:,} out" for row in rows]
     blocks: list[Table | Plot] = [
-        Plot("steps", "Rows at every step", "funnel", "; ".join(said), _shares(rows)),
+        Plot("steps", "Rows at every step", "funnel", "; ".join(said), _parts(rows, manifest.operators)),
         Table("steps", "Steps", columns, rows),
     ]
     if failures:
@@ -33,13 +33,13 @@ def funnel(asked: Questions) -> Section:
     return Section("funnel", "Funnel", (text,), tuple(blocks))
 
 
-def _shares(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per step the rows that passed, and those that ended there."""
+def _parts(rows: Sequence[Mapping[str, Any]], operators: Collection[str]) -> list[dict[str, Any]]:
+    """Per step the rows that passed, and those that ended there: dropped by filters, failed elsewhere."""
     found = []
     for place, row in enumerate(rows):
-        for part in ("passed", "gone"):
-            count = row["rows_out"] if part == "passed" else row["gone"]
-            found.append({"place": place, "step": row["step"], "part": part, "rows": count, "why": row["reason"]})
+        ended = "failed" if row["step"] in operators or place == 0 else "dropped"
+        for layer, (part, count) in enumerate((("passed", row["rows_out"]), (ended, row["gone"]))):
+            found.append({"step": row["step"], "layer": layer, "part": part, "rows": count, "why": row["reason"]})
     return found
 
 
@@ -54,19 +54,22 @@ def overlap(asked: Questions, filters: Filters) -> Section:
     text = (
         "A row that a filter drops is seen by no later step: its later signals are not computed. So a filter is held "
         "against an earlier one's rows only where it compares columns that were known when they were dropped, and by "
-        "the threshold that it came to; whether `dedup` and other steps that look at all rows would have dropped them "
-        "nobody knows. Rows that failed are left out.",
+        "the threshold that it came to; whether a dedup, or another step that looks at all rows, would have dropped "
+        "them nobody knows. Rows that failed are left out.",
         "“Alone” are the rows that this filter drops and no other is known to drop: what would come back without "
-        "it, at most. Of “all known” of them it is known that every other filter passes them: what would come back at least.",
+        "it, at most. Of “all known” of them it is known that every other filter passes them: what would come back at "
+        "least.",
+        "Below, each field compares two filters over the rows that the earlier one drops and of which the later one is "
+        "known; ? where it is known of none of them. What one filter drops stands on the diagonal.",
     )
-    matrix = Plot(
-        "overlap",
-        "Rows that both filters drop, of those where both are known",
-        "matrix",
-        "; ".join(f"{each.step} drops {each.removed:,}" for each in found),
-        _pairs(found, patterns),
-        {"order": [each.step for each in found]},
+    pairs = _pairs(found, patterns)
+    said = (
+        f"{pair['filter']} and {pair['other']}: {pair['rows']:,} of {pair['compared']:,}"
+        for pair in pairs
+        if pair["rows"] and pair["filter"] != pair["other"]
     )
+    settings = {"order": [each.step for each in found]}
+    matrix = Plot("overlap", "Rows that both filters drop", "matrix", "; ".join(said), pairs, settings)
     columns = (
         Column("step", "Filter"),
         Column("kind", "Kind"),
@@ -96,12 +99,14 @@ def _effect(filters: Sequence[Filter], patterns: Sequence[Sequence[Any]], number
 
 
 def _pairs(filters: Sequence[Filter], patterns: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every pair of filters: how many rows both drop, and of how many rows both outcomes are known."""
+    """Every pair of filters: of the rows that the earlier drops and the later is known of, how many both drop."""
     found = []
     for i, one in enumerate(filters):
         for j, other in enumerate(filters):
-            known = [pattern for pattern in patterns if pattern[i] is not None and pattern[j] is not None]
-            both = sum(pattern[-1] for pattern in known if pattern[i] is False and pattern[j] is False)
-            total = sum(pattern[-1] for pattern in known)
-            found.append({"filter": one.step, "other": other.step, "rows": both, "known": total})
+            first, second = sorted((i, j))
+            compared = [row for row in patterns if row[first] is False and row[second] is not None]
+            both = sum(rows for *outcomes, rows in compared if outcomes[second] is False)
+            total = sum(rows for *_, rows in compared)
+            count = both if total else None
+            found.append({"filter": one.step, "other": other.step, "rows": count, "compared": total})
     return found

@@ -11,15 +11,16 @@ _SIZE_PAIRS = (("width_px", "height_px"), ("original_width_px", "original_height
 
 def languages(asked: Questions) -> Section:
     """The most frequent languages of captions, and formats of pictures."""
-    blocks = []
+    blocks: list[Plot | Table] = []
     for name, title in ((c.LANGUAGE.name, "Languages of captions"), (c.FORMAT.name, "Formats of pictures")):
         if name in asked.types:
             rows = _with_shares(asked.ask("frequent", {"most": _MOST}, column=f'"{name}"'))
-            blocks += [
-                Plot(name, title, "bars", _said(rows, "value"), rows),
-                Table(name, title, (Column("value", name), *_COUNTS), rows),
-            ]
-    text = () if c.LANGUAGE.name in asked.types else ("No step tells the language of captions; `language` does.",)
+            if len(rows) > 1:
+                blocks.append(Plot(name, title, "bars", _said(rows, "value"), rows))
+            blocks.append(Table(name, title, (Column("value", name), *_COUNTS), rows))
+    text = (
+        () if c.LANGUAGE.name in asked.types else ("No step tells the language of captions; the step language does.",)
+    )
     return Section("languages", "Languages and formats", text, tuple(blocks))
 
 
@@ -27,7 +28,7 @@ def sizes(asked: Questions) -> Section:
     """How large pictures are."""
     pair = next((pair for pair in _SIZE_PAIRS if set(pair) <= asked.types.keys()), None)
     if pair is None:
-        return Section("sizes", "Sizes", ("No step tells how large pictures are; `inspect_image` does.",))
+        return Section("sizes", "Sizes", ("No step tells how large pictures are; the step inspect_image does.",))
     rows = asked.ask("sizes", width=f'"{pair[0]}"', height=f'"{pair[1]}"')
     for row in rows:
         row |= {"width_px": 2 ** (row["width_step"] / 2), "wider_px": 2 ** ((row["width_step"] + 1) / 2)}
@@ -63,7 +64,7 @@ def downloads(asked: Questions) -> Section:
         Column("bytes", "Fetched", "bytes"),
         Column("seconds", "In transfer", "seconds"),
     )
-    text = "One line per class of outcome: `ok`, or why there is no picture. Times are of all transfers together."
+    text = "One line per class of outcome: ok, or why there is no picture. Times are of all transfers together."
     return Section("downloads", "Downloads", (text,), (Table("downloads", "Outcomes", columns, rows),))
 
 

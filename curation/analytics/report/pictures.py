@@ -14,14 +14,14 @@ _SIZES = 12
 
 
 def edges(asked: Questions, filters: Filters) -> Section:
-    """For each threshold, the nearest curated rows and the nearest that its step dropped."""
+    """For each threshold, the nearest rows that passed its step and the nearest that it dropped."""
     title = "At the edge of each threshold"
     pairs = [(each, threshold) for each in filters.all for threshold in each.thresholds]
     if not pairs:
         return Section("edges", title, ("No filter compares a signal with a number.",))
     text = (
-        "The curated rows that came nearest to being dropped, and those that the step dropped and that came nearest to "
-        "passing it. Is what lies on the right really worse?"
+        "For each threshold the rows that passed its step and came nearest to being dropped, and the rows that it "
+        "dropped and that came nearest to passing. Pictures that no step had fetched by then are not there."
     )
     return Section("edges", title, (text,), tuple(_edge(asked, filters, *pair) for pair in pairs))
 
@@ -30,7 +30,7 @@ def _edge(asked: Questions, filters: Filters, each: Filter, threshold: Threshold
     # Of a `top`, rows with the very value of the last one that passed may have been dropped, too.
     fails = "true" if each.kind == "top" else f"NOT coalesce({threshold.condition}, false)"
     sides = {
-        "curated": f"fate = 'curated' AND {threshold.condition}",
+        "passed": f"__place__ > {each.place} AND {threshold.condition}",
         "dropped": f"fate = 'dropped' AND __place__ = {each.place} AND {fails}",
     }
     found = {}
@@ -38,7 +38,7 @@ def _edge(asked: Questions, filters: Filters, each: Filter, threshold: Threshold
         values = {"limit": threshold.value, "most": _EACH_SIDE}
         pieces = {"expression": threshold.expression, "placed": filters.placed, "side": condition}
         nearest = {row["key"]: row["value"] for row in asked.ask("edge", values, **pieces)}
-        found[side] = _pictures(asked, {key: f"{threshold.name} {value:.6g}" for key, value in nearest.items()})
+        found[side] = _pictures(asked, {key: f"{value:.6g}" for key, value in nearest.items()}, passed=side == "passed")
     return Gallery(f"{each.step}: {threshold.text}", f"{threshold.text} ({each.step})", found)
 
 
@@ -68,27 +68,30 @@ def _groups(asked: Questions, each: Filter) -> list[Gallery]:
     for group in groups:
         chosen, rows = group["chosen"], group["rows"]
         kept = _pictures(asked, {chosen: ""}) or (Picture(chosen, "", "a row of another set"),)
-        dropped = _pictures(asked, dict.fromkeys(members[chosen], ""))
+        dropped = _pictures(asked, dict.fromkeys(members[chosen], ""), passed=False)
         shown = "" if rows == len(dropped) else f", {len(dropped)} of them shown"
         name = f"{each.step}: {rows:,} {'duplicate' if rows == 1 else 'duplicates'} of {chosen[:8]}{shown}"
         galleries.append(Gallery(name, name, {"kept": kept, "dropped": dropped}))
     return galleries
 
 
-def _pictures(asked: Questions, said: Mapping[str, str]) -> tuple[Picture, ...]:
-    """The rows with those keys, in their order, with what is said of each; rows that the samples lack are left out."""
+def _pictures(asked: Questions, said: Mapping[str, str], *, passed: bool = True) -> tuple[Picture, ...]:
+    """The rows with those keys, in their order, with what is said of each; rows that the samples lack are left out.
+
+    Of those that passed a step it is said where they ended.
+    """
     if not said:
         return ()
     rows = {row["key"]: row for row in asked.ask("shown", keys=_listed(list(said)))}
     return tuple(
-        Picture(key, rows[key]["caption"] or "", text or _ended(rows[key]["fate"], rows[key]["fate_step"]))
+        Picture(key, rows[key]["caption"] or "", ", ".join(filter(None, (text, _ended(rows[key]) if passed else ""))))
         for key, text in said.items()
         if key in rows
     )
 
 
-def _ended(fate: str, step: str | None) -> str:
-    return f"{fate} at {step}" if step else fate
+def _ended(row: Mapping[str, str | None]) -> str:
+    return f"{row['fate']} at {row['fate_step']}" if row["fate_step"] else str(row["fate"])
 
 
 def _listed(keys: Sequence[str]) -> str:

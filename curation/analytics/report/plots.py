@@ -12,7 +12,7 @@ from curation.analytics.report.contents import Plot
 if TYPE_CHECKING:
     import altair as alt
 
-_FATE_COLOURS = {"curated": "@curated", "dropped": "@dropped", "failed": "@failed"}
+_FATES = ("curated", "dropped", "failed")  # in the order in which they are stacked; colours go by the same names
 _HEIGHT_PX = 200
 _ROW_PX = 24
 _CELL_PX = 34
@@ -29,24 +29,31 @@ def vega_lite(plot: Plot) -> dict[str, Any]:
     return made
 
 
-def _funnel(plot: Plot) -> "alt.Chart":
+def _funnel(plot: Plot) -> "alt.LayerChart":
     import altair as alt
 
-    steps = list(dict.fromkeys(f"{row['place']} {row['step']}" for row in plot.rows))
-    rows = [{**row, "label": f"{row['place']} {row['step']}"} for row in plot.rows]
-    colours = alt.Scale(domain=["passed", "gone"], range=["@curated", "@dropped"])
-    return (
-        _data(alt, rows)
+    steps = list(dict.fromkeys(row["step"] for row in plot.rows))
+    most = max((row["rows"] for row in plot.rows), default=0)
+    ends = [
+        {"step": step, "rows": passed["rows"] + ended["rows"], "said": _counts(passed["rows"], ended["rows"])}
+        for step, passed, ended in zip(steps, plot.rows[::2], plot.rows[1::2], strict=True)
+    ]
+    colours = alt.Scale(domain=["passed", *_FATES[1:]], range=["@curated", "@dropped", "@failed"])
+    across = alt.X("rows:Q", title="rows", axis=_ticks(alt), scale=alt.Scale(domain=[0, 1.2 * most], nice=False))
+    down = alt.Y("step:N", sort=steps, title=None, axis=alt.Axis(labelLimit=220))
+    bars = (
+        _data(alt, plot.rows)
         .mark_bar(cornerRadius=2)
         .encode(
-            x=alt.X("rows:Q", title="rows", axis=alt.Axis(format="~s", tickCount=6)),
-            y=alt.Y("label:N", sort=steps, title=None, axis=alt.Axis(labelLimit=220)),
+            x=across,
+            y=down,
             color=alt.Color("part:N", scale=colours, title=None, legend=alt.Legend(orient="top")),
-            order=alt.Order("part:N", sort="descending"),
+            order="layer:Q",
             tooltip=[_text(alt, "step"), _text(alt, "part"), _count(alt, "rows"), _text(alt, "why")],
         )
-        .properties(width="container", height=_ROW_PX * len(steps))
     )
+    said = _data(alt, ends).mark_text(align="left", dx=6, color="@soft").encode(x=across, y=down, text="said:N")
+    return alt.layer(bars, said).properties(width="container", height=_ROW_PX * len(steps))
 
 
 def _histogram(plot: Plot) -> "alt.LayerChart":
@@ -55,14 +62,14 @@ def _histogram(plot: Plot) -> "alt.LayerChart":
     scale = alt.Scale(type="log" if plot.settings["is_log"] else "linear", zero=False, nice=False)
     title = plot.settings["meaning"] + (" (logarithmic)" if plot.settings["is_log"] else "")
     bars = (
-        _data(alt, plot.rows)
+        _data(alt, [{**row, "layer": _FATES.index(row["fate"])} for row in plot.rows])
         .mark_bar(binSpacing=1)
         .encode(
-            x=alt.X("start:Q", scale=scale, title=title, axis=alt.Axis(format="~g", tickCount=8, labelOverlap=True)),
+            x=alt.X("start:Q", bin="binned", scale=scale, title=title, axis=alt.Axis(tickCount=8, labelOverlap=True)),
             x2="end:Q",
-            y=alt.Y("rows:Q", title="rows", stack=True, axis=alt.Axis(format="~s", tickCount=5)),
+            y=alt.Y("rows:Q", title="rows", stack=True, axis=_ticks(alt)),
             color=_fates(alt),
-            order=alt.Order("fate:N"),
+            order="layer:Q",
             tooltip=[_number(alt, "start"), _number(alt, "end"), _text(alt, "fate"), _count(alt, "rows")],
         )
     )
@@ -79,9 +86,9 @@ def _bars(plot: Plot) -> "alt.Chart":
     import altair as alt
 
     rows = [
-        {"value": row["value"], "fate": fate, "rows": count, "share": row["share"]}
+        {"value": row["value"], "layer": layer, "fate": fate, "rows": count}
         for row in plot.rows
-        for fate, count in (("curated", row["curated"]), ("not curated", row["rows"] - row["curated"]))
+        for layer, fate, count in ((0, "curated", row["curated"]), (1, "not curated", row["rows"] - row["curated"]))
     ]
     order = [row["value"] for row in plot.rows]
     colours = alt.Scale(domain=["curated", "not curated"], range=["@curated", "@dropped"])
@@ -89,10 +96,10 @@ def _bars(plot: Plot) -> "alt.Chart":
         _data(alt, rows)
         .mark_bar(cornerRadius=2)
         .encode(
-            x=alt.X("rows:Q", title="rows", axis=alt.Axis(format="~s", tickCount=6)),
+            x=alt.X("rows:Q", title="rows", axis=_ticks(alt)),
             y=alt.Y("value:N", sort=order, title=None, axis=alt.Axis(labelLimit=200)),
             color=alt.Color("fate:N", scale=colours, title=None, legend=alt.Legend(orient="top")),
-            order=alt.Order("fate:N"),
+            order="layer:Q",
             tooltip=[_text(alt, "value"), _text(alt, "fate"), _count(alt, "rows")],
         )
         .properties(width="container", height=_ROW_PX * len(order))
@@ -104,11 +111,13 @@ def _matrix(plot: Plot) -> "alt.LayerChart":
 
     order = list(plot.settings["order"])
     both = _axes(alt, plot, order, "filter", "other")
-    tooltip = [_text(alt, "filter"), _text(alt, "other"), _count(alt, "rows"), _count(alt, "known")]
+    tooltip = [_text(alt, "filter"), _text(alt, "other"), _count(alt, "rows"), _count(alt, "compared")]
     cells = both.mark_rect(cornerRadius=2).encode(
-        color=alt.Color("rows:Q", scale=alt.Scale(range=["@paper", "@dropped"]), legend=None), tooltip=tooltip
+        color=alt.Color("rows:Q", scale=alt.Scale(range=["@paper", "@dropped"], interpolate="rgb"), legend=None),
+        tooltip=tooltip,
     )
-    text = both.mark_text(fontSize=10, color="@ink").encode(text=alt.Text("rows:Q", format=".3~s"))
+    said = alt.expr.if_(alt.datum.rows == None, "?", alt.expr.format(alt.datum.rows, ".3~s"))  # noqa: E711
+    text = both.transform_calculate(said=said).mark_text(fontSize=10, color="@ink").encode(text="said:N")
     return alt.layer(cells, text).properties(width=_CELL_PX * len(order), height=_CELL_PX * len(order))
 
 
@@ -118,7 +127,7 @@ def _correlation(plot: Plot) -> "alt.LayerChart":
     order = list(plot.settings["order"])
     both = _axes(alt, plot, order, "signal", "other")
     tooltip = [_text(alt, "signal"), _text(alt, "other"), _number(alt, "value"), _count(alt, "rows")]
-    scale = alt.Scale(domain=[-1, 0, 1], range=["@dropped", "@paper", "@curated"], type="linear")
+    scale = alt.Scale(domain=[-1, 0, 1], range=["@dropped", "@paper", "@curated"], interpolate="rgb")
     cells = both.mark_rect(cornerRadius=2).encode(color=alt.Color("value:Q", scale=scale, legend=None), tooltip=tooltip)
     text = both.mark_text(fontSize=10, color="@ink").encode(text=alt.Text("value:Q", format=".2f"))
     return alt.layer(cells, text).properties(width=_CELL_PX * len(order), height=_CELL_PX * len(order))
@@ -129,6 +138,7 @@ def _sizes(plot: Plot) -> "alt.Chart":
 
     scale = alt.Scale(type="log", base=2, nice=False)
     axis = alt.Axis(format="d", labelOverlap=True)
+    colours = alt.Scale(type="sqrt", range=["@ground", "@curated"], interpolate="rgb")
     return (
         _data(alt, plot.rows)
         .mark_rect()
@@ -137,7 +147,7 @@ def _sizes(plot: Plot) -> "alt.Chart":
             x2="wider_px:Q",
             y=alt.Y("height_px:Q", scale=scale, axis=axis, title="height in pixels"),
             y2="higher_px:Q",
-            color=alt.Color("rows:Q", scale=alt.Scale(type="sqrt", range=["@paper", "@curated"]), title="rows"),
+            color=alt.Color("rows:Q", scale=colours, title="rows"),
             tooltip=[_number(alt, "width_px"), _number(alt, "height_px"), _count(alt, "rows"), _count(alt, "curated")],
         )
         .properties(width="container", height=2 * _HEIGHT_PX)
@@ -167,8 +177,16 @@ def _axes(alt: Any, plot: Plot, order: list[str], across: str, down: str) -> Any
     )
 
 
+def _ticks(alt: Any) -> Any:
+    return alt.Axis(format=",d", tickCount=5, tickMinStep=1, labelOverlap=True)
+
+
+def _counts(passed: int, ended: int) -> str:
+    return f"{passed:,} (−{ended:,})" if ended else f"{passed:,}"
+
+
 def _fates(alt: Any) -> Any:
-    scale = alt.Scale(domain=list(_FATE_COLOURS), range=list(_FATE_COLOURS.values()))
+    scale = alt.Scale(domain=list(_FATES), range=[f"@{fate}" for fate in _FATES])
     return alt.Color("fate:N", scale=scale, title=None, legend=alt.Legend(orient="top"))
 
 
