@@ -7,6 +7,14 @@ from curation.analytics.report.contents import Column, Plot, Section, Table
 from curation.analytics.report.filters import Filter, Filters
 from curation.analytics.report.questions import Questions
 
+_STEP_COLUMNS = (
+    Column("step", "Step"),
+    Column("kind", "Kind"),
+    Column("rows_in", "Rows in", "count"),
+    Column("rows_out", "Rows out", "count"),
+    Column("gone", "Gone", "count"),
+    Column("reason", "Why"),
+)
 _MOST_FILTERS = 24  # a wider matrix cannot be read
 
 
@@ -18,14 +26,12 @@ def funnel(asked: Questions) -> Section:
         | {"gone": entry.rows_in - entry.rows_out, "reason": entry.reason}
         for entry in manifest.funnel
     ]
-    columns = (Column("step", "Step"), Column("kind", "Kind"), Column("rows_in", "Rows in", "count"))
-    columns += (Column("rows_out", "Rows out", "count"), Column("gone", "Gone", "count"), Column("reason", "Why"))
     failures = asked.ask("failures")
     text = f"Of {manifest.pool:,} rows of the source {manifest.rows:,} were curated."
     said = [f"{row['step']}: {row['rows_in']:,} in, {row['rows_out']:,} out" for row in rows]
     blocks: list[Table | Plot] = [
         Plot("steps", "Rows at every step", "funnel", "; ".join(said), _parts(rows, manifest.operators)),
-        Table("steps", "Steps", columns, rows),
+        Table("steps", "Steps", _STEP_COLUMNS, rows),
     ]
     if failures:
         classes = (Column("step", "Step"), Column("class", "Class of failure"), Column("rows", "Rows", "count"))

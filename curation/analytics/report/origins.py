@@ -1,7 +1,7 @@
 """Where the rows come from and what they are: languages, formats, sizes, hosts, downloads, repeated captions."""
 
 from curation.analytics.report.contents import Column, Plot, Section, Table
-from curation.analytics.report.questions import Questions
+from curation.analytics.report.questions import CAPTION, Questions
 from schemas import columns as c
 
 _MOST = 20
@@ -70,7 +70,7 @@ def downloads(asked: Questions) -> Section:
 
 def captions(asked: Questions) -> Section:
     """The captions that most rows share."""
-    rows = _with_shares(asked.ask("captions", {"most": _MOST}))
+    rows = _with_shares(asked.ask("captions", {"most": _MOST}, caption=CAPTION))
     if not rows:
         return Section("captions", "Repeated captions", ("No two rows have the same caption.",))
     table = Table("captions", "Most repeated", (Column("caption", "Caption"), *_COUNTS), rows)

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -99,15 +100,16 @@ def _matrix(plot: Plot) -> tuple[Sequence[str], list[list[str]]] | None:
 def _cell(text: str) -> str:
     """Text that Markdown shows as it is, on one line: captions hold pipes, tags and links."""
     flat = " ".join(str(text).split())
-    return "".join(f"\\{char}" if char in "\\`*_[]<>|#~" else "&amp;" if char == "&" else char for char in flat)
+    return "".join(f"\\{char}" if char in "\\`*_[]<|~" else "&amp;" if char == "&" else char for char in flat)
 
 
+@cache
 def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script."""
+    """Vega, Vega-Lite and Vega-Embed as one script, which the end of no script and no comment interrupts."""
     import vl_convert
 
-    bundle: str = vl_convert.javascript_bundle()
-    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r\n", "\n")
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _source(text: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from curation.analytics.report.contents import Column, Gallery, Picture, Section, Table
 from curation.analytics.report.filters import Filter, Filters
-from curation.analytics.report.questions import Questions
+from curation.analytics.report.questions import CAPTION, Questions
 from curation.analytics.report.thresholds import Threshold
 
 _EACH_SIDE = 6
@@ -23,7 +23,9 @@ def edges(asked: Questions, filters: Filters) -> Section:
         "For each threshold the rows that passed its step and came nearest to being dropped, and the rows that it "
         "dropped and that came nearest to passing. Pictures that no step had fetched by then are not there."
     )
-    return Section("edges", title, (text,), tuple(_edge(asked, filters, *pair) for pair in pairs))
+    groups = [each.step for each in filters.all if each.kind == "top" and not each.thresholds]
+    more = (f"Thresholds that {', '.join(groups)} found for each group are not drawn.",) if groups else ()
+    return Section("edges", title, (text, *more), tuple(_edge(asked, filters, *pair) for pair in pairs))
 
 
 def _edge(asked: Questions, filters: Filters, each: Filter, threshold: Threshold) -> Gallery:
@@ -82,7 +84,7 @@ def _pictures(asked: Questions, said: Mapping[str, str], *, passed: bool = True)
     """
     if not said:
         return ()
-    rows = {row["key"]: row for row in asked.ask("shown", keys=_listed(list(said)))}
+    rows = {row["key"]: row for row in asked.ask("shown", keys=_listed(list(said)), caption=CAPTION)}
     return tuple(
         Picture(key, rows[key]["caption"] or "", ", ".join(filter(None, (text, _ended(rows[key]) if passed else ""))))
         for key, text in said.items()

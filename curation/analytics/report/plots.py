@@ -5,12 +5,9 @@ Fields have names of our own, never those of a user's columns: a column may be c
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from curation.analytics.report.contents import Plot
-
-if TYPE_CHECKING:
-    import altair as alt
 
 _FATES = ("curated", "dropped", "failed")  # in the order in which they are stacked; colours go by the same names
 _HEIGHT_PX = 200
@@ -29,7 +26,7 @@ def vega_lite(plot: Plot) -> dict[str, Any]:
     return made
 
 
-def _funnel(plot: Plot) -> "alt.LayerChart":
+def _funnel(plot: Plot) -> Any:
     import altair as alt
 
     steps = list(dict.fromkeys(row["step"] for row in plot.rows))
@@ -56,7 +53,7 @@ def _funnel(plot: Plot) -> "alt.LayerChart":
     return alt.layer(bars, said).properties(width="container", height=_ROW_PX * len(steps))
 
 
-def _histogram(plot: Plot) -> "alt.LayerChart":
+def _histogram(plot: Plot) -> Any:
     import altair as alt
 
     scale = alt.Scale(type="log" if plot.settings["is_log"] else "linear", zero=False, nice=False)
@@ -82,7 +79,7 @@ def _histogram(plot: Plot) -> "alt.LayerChart":
     return alt.layer(*layers).properties(width="container", height=_HEIGHT_PX)
 
 
-def _bars(plot: Plot) -> "alt.Chart":
+def _bars(plot: Plot) -> Any:
     import altair as alt
 
     rows = [
@@ -106,14 +103,14 @@ def _bars(plot: Plot) -> "alt.Chart":
     )
 
 
-def _matrix(plot: Plot) -> "alt.LayerChart":
+def _matrix(plot: Plot) -> Any:
     import altair as alt
 
     order = list(plot.settings["order"])
     both = _axes(alt, plot, order, "filter", "other")
     tooltip = [_text(alt, "filter"), _text(alt, "other"), _count(alt, "rows"), _count(alt, "compared")]
     cells = both.mark_rect(cornerRadius=2).encode(
-        color=alt.Color("rows:Q", scale=alt.Scale(range=["@paper", "@dropped"], interpolate="rgb"), legend=None),
+        color=alt.Color("rows:Q", scale=alt.Scale(range=["@paper", "@much-bad"], interpolate="rgb"), legend=None),
         tooltip=tooltip,
     )
     said = alt.expr.if_(alt.datum.rows == None, "?", alt.expr.format(alt.datum.rows, ".3~s"))  # noqa: E711
@@ -121,19 +118,19 @@ def _matrix(plot: Plot) -> "alt.LayerChart":
     return alt.layer(cells, text).properties(width=_CELL_PX * len(order), height=_CELL_PX * len(order))
 
 
-def _correlation(plot: Plot) -> "alt.LayerChart":
+def _correlation(plot: Plot) -> Any:
     import altair as alt
 
     order = list(plot.settings["order"])
     both = _axes(alt, plot, order, "signal", "other")
     tooltip = [_text(alt, "signal"), _text(alt, "other"), _number(alt, "value"), _count(alt, "rows")]
-    scale = alt.Scale(domain=[-1, 0, 1], range=["@dropped", "@paper", "@curated"], interpolate="rgb")
+    scale = alt.Scale(domain=[-1, 0, 1], range=["@much-bad", "@paper", "@much-good"], interpolate="rgb")
     cells = both.mark_rect(cornerRadius=2).encode(color=alt.Color("value:Q", scale=scale, legend=None), tooltip=tooltip)
     text = both.mark_text(fontSize=10, color="@ink").encode(text=alt.Text("value:Q", format=".2f"))
     return alt.layer(cells, text).properties(width=_CELL_PX * len(order), height=_CELL_PX * len(order))
 
 
-def _sizes(plot: Plot) -> "alt.Chart":
+def _sizes(plot: Plot) -> Any:
     import altair as alt
 
     scale = alt.Scale(type="log", base=2, nice=False)

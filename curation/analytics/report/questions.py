@@ -17,6 +17,10 @@ from schemas.errors import InputError
 from schemas.manifest import Manifest
 
 Answer = list[dict[str, Any]]
+CAPTION = (  # of a caption, SQL: as much as is shown, without characters that steer terminals and browsers
+    "regexp_replace(CASE WHEN length(caption) > 300 THEN left(caption, 299) || '…' ELSE caption END, "
+    "'[[:cntrl:]]', ' ', 'g')"
+)
 
 
 class Questions:

@@ -2,6 +2,7 @@
 
 from curation.analytics.report import origins, pictures, signals
 from curation.analytics.report.contents import Report
+from curation.analytics.report.correlations import correlations
 from curation.analytics.report.cost import cost
 from curation.analytics.report.filters import Filters
 from curation.analytics.report.funnel import funnel, overlap
@@ -26,7 +27,7 @@ def report(store: Store, chosen: Chosen) -> Report:
             origins.hosts(asked),
             origins.downloads(asked),
             origins.captions(asked),
-            signals.correlations(asked, filters),
+            correlations(asked, filters),
             cost(store, manifest),
         )
     tar_bytes = sum(shard.tar_bytes or 0 for shard in manifest.shards)

@@ -1,11 +1,9 @@
-"""The numbers that are known of rows: how large they are, histograms by fate with thresholds, how they correlate."""
+"""The numbers that are known of rows: how large they are, and histograms by fate with thresholds."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from curation.analytics.report.contents import Column, Plot, Section, Table
 from curation.analytics.report.filters import Filters
@@ -15,10 +13,8 @@ from schemas import columns as c
 
 _BINS = 48
 _MOST_SIGNALS = 40
-_MOST_CORRELATED = 24
-_CORRELATED_ROWS = 20_000
 _WIDE = 30  # a signal whose 99.5th percentile is so many times its median is drawn on a logarithmic axis
-_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
+_NUMBERS = ("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
 _NO_SIZE = {c.CLUSTER.name}  # numbers that only name something; 64-bit hashes are told by their type
 _ABOUT = (
     "Curated, dropped and failed rows apart, with the thresholds of filters drawn in. A signal is known only of rows "
@@ -136,40 +132,6 @@ def _bins(summary: Mapping[str, Any], thresholds: Sequence[Threshold]) -> _Bins:
         width = max(1, math.ceil((high - low + 1) / _BINS))
         return _Bins(low - 0.5, width, math.ceil((high - low + 1) / width), is_log=False)
     return _Bins(low, (high - low) * (1 + 1e-9) / _BINS, _BINS, is_log=False)
-
-
-def correlations(asked: Questions, filters: Filters) -> Section:
-    """How signals go together: Spearman's rank correlation, over rows that have both."""
-    from scipy.stats import rankdata
-
-    title = "How signals go together"
-    found = signals_of(asked, filters)[:_MOST_CORRELATED]
-    if len(found) < 2:
-        return Section("correlations", title, ("There are fewer than two signals.",))
-    columns = ", ".join(f"TRY(({signal.expression})::DOUBLE) AS s{i}" for i, signal in enumerate(found))
-    answer = asked.ask("correlation", {"rows": _CORRELATED_ROWS}, columns=columns)
-    values_NS = np.array([list(row.values()) for row in answer], np.float64).reshape(-1, len(found))
-    rows = []
-    for i, one in enumerate(found):
-        for j, other in enumerate(found):
-            both = np.isfinite(values_NS[:, i]) & np.isfinite(values_NS[:, j])
-            ranks = [rankdata(values_NS[both, k]) for k in (i, j)]
-            rows.append({"signal": one.name, "other": other.name, "value": _pearson(*ranks), "rows": int(both.sum())})
-    text = (
-        f"Spearman's rank correlation over {len(values_NS):,} rows by chance, for each pair over those that have both."
-    )
-    strong = sorted((row for row in rows if row["signal"] < row["other"] and row["value"] is not None),
-                    key=lambda row: (-abs(row["value"]), row["signal"], row["other"]))[:5]  # fmt: skip
-    said = "; ".join(f"{row['signal']} and {row['other']}: {row['value']:.2f}" for row in strong)
-    plot = Plot("correlations", "Rank correlation", "correlation", said, rows, {"order": [s.name for s in found]})
-    return Section("correlations", title, (text,), (plot,))
-
-
-def _pearson(x_N: np.ndarray, y_N: np.ndarray) -> float | None:
-    """The correlation, to three digits; None where one does not vary."""
-    if len(x_N) < 3 or x_N.std() == 0 or y_N.std() == 0:
-        return None
-    return round(float(np.corrcoef(x_N, y_N)[0, 1]), 3) + 0.0
 
 
 def _is_signal(kind: str, name: str) -> bool:

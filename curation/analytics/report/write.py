@@ -1,6 +1,7 @@
 """Writes the report on a version to a file."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 from curation.analytics.report.page import FORMATS, as_json, html, markdown
@@ -46,4 +47,5 @@ def _text(store: Store, chosen: Chosen, form: str) -> str:
         return as_json(made)
     if form == "markdown":
         return markdown(made)
-    return html(made, Pictures(store, chosen).thumbnails(made.keys, _THUMBNAIL_PX))
+    with closing(Pictures(store, chosen)) as pictures:
+        return html(made, pictures.thumbnails(made.keys, _THUMBNAIL_PX))
