@@ -369,6 +369,24 @@ def test_steps_that_mark_are_no_filters_and_a_top_of_groups_has_no_threshold(tmp
     assert list(found["edges"]["pictures"]) == ["steps[0] keep: length(caption) >= 3"]
 
 
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [("width_px * 2", "width_px * 2 >= 400"), ("DATE '2020-01-01' + width_px", None), ("list_sum(clip_image)", None)],
+)
+def test_a_top_has_a_threshold_where_it_ranks_numbers_that_samples_have(tmp_path, by, expected):
+    store = new_store(tmp_path)
+    steps = [*STEPS[:3], {"name": "top", "parameters": {"by": by, "rows": 8}}]
+    kinds = ["source", "keep", "download", "keep", "top"]
+    labels = ["source", "steps[0] keep", "steps[1] download", "big_enough", "steps[3] dedup"]
+    counts = {"rows_in": 12, "rows_out": 12}
+    funnel = [{"step": step, "kind": kind} | counts for step, kind in zip(labels, kinds, strict=True)]
+    pairs = [row for row in usual_pairs() if row["fate_step"] != "steps[3] dedup"]
+    add_version(store, pairs, spec={"steps": steps, "shards": {}}, funnel=funnel)
+    found = json.loads(write_report(store.root, None, tmp_path / "r.json", "json").read_text())["sections"]
+    edges = [name for name in found["edges"]["pictures"] if name.startswith("steps[3]")]
+    assert edges == ([f"steps[3] dedup: {expected}"] if expected else [])
+
+
 def test_a_filter_over_what_samples_do_not_have_is_known_by_its_fate_only(tmp_path):
     store = new_store(tmp_path)
     steps = [{"name": "keep", "parameters": "list_sum(clip_image) > 0"}, *STEPS[1:]]

@@ -18,6 +18,7 @@ COLUMNS = ["score", "width_px", "height_px", "language", "odd name", "a", "b"]
         ("a > 3::FLOAT -- at least", ["a > 3"]),
         ('"odd name" < 7', ["odd name < 7"]),
         ("a >= 3 and a >= 3", ["a >= 3"]),
+        ("(a + b) / 2 < 7", ["(a + b) / 2 < 7"]),
     ],
 )
 def test_comparisons_with_numbers_are_found(predicate, expected):

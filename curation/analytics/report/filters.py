@@ -77,13 +77,13 @@ class Filters:
         return f"(SELECT *, CASE fate WHEN 'curated' THEN {CURATED_PLACE} ELSE {ended} END AS {PLACE} FROM samples)"
 
     def known_after(self, expression: str) -> int | None:
-        """The last step that adds a column of the expression; None where samples lack one of them."""
+        """The last step that adds a column of the expression; None where it cannot be asked of the samples."""
         added_at = {column.name: column.step for column in self._asked.manifest.columns}
         try:
             require_function_of_row(expression, added_at)
             used = used_columns(expression, added_at)
             self._asked.ask("binds", expression=expression)
-        except (InputError, duckdb.Error):  # an embedding, or a program that wrote other SQL
+        except (InputError, duckdb.Error):  # an embedding, or the SQL of another DuckDB
             return None
         return max((self._places.get(added_at[name], 0) for name in used), default=0)
 

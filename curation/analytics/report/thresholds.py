@@ -51,9 +51,13 @@ def thresholds_in(step: str, predicate: str, columns: list[str]) -> list[Thresho
 
 
 def named(expression: str, columns: list[str]) -> tuple[str, str]:
-    """How people call an expression, and its SQL: a plain column goes by its own name."""
+    """How people call an expression, and its SQL: a plain column goes by its own name, all else as DuckDB spells it."""
     column = plain_column(expression, columns)
-    return (column, quoted(column)) if column else (expression, f"({expression})")
+    if column:
+        return column, quoted(column)
+    spelled = _spelled(parsed(expression))
+    name = spelled[1:-1] if spelled.startswith("(") else spelled  # what an operator joins comes in brackets
+    return name, f"({spelled})"
 
 
 def _comparisons(node: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
