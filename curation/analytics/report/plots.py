@@ -13,6 +13,7 @@ _FATES = ("curated", "dropped", "failed")  # in the order in which they are stac
 _HEIGHT_PX = 200
 _ROW_PX = 24
 _CELL_PX = 34
+_ROOM = 1.35  # of the longest bar, for the counts behind it
 
 
 def vega_lite(plot: Plot) -> dict[str, Any]:
@@ -36,8 +37,8 @@ def _funnel(plot: Plot) -> Any:
         for step, passed, ended in zip(steps, plot.rows[::2], plot.rows[1::2], strict=True)
     ]
     colours = alt.Scale(domain=["passed", *_FATES[1:]], range=["@curated", "@dropped", "@failed"])
-    across = alt.X("rows:Q", title="rows", axis=_ticks(alt), scale=alt.Scale(domain=[0, 1.2 * most], nice=False))
-    down = alt.Y("step:N", sort=steps, title=None, axis=alt.Axis(labelLimit=220))
+    across = alt.X("rows:Q", title="rows", axis=_ticks(alt), scale=alt.Scale(domain=[0, _ROOM * most], nice=False))
+    down = alt.Y("step:N", sort=steps, title=None, axis=alt.Axis(labelLimit=150))
     bars = (
         _data(alt, plot.rows)
         .mark_bar(cornerRadius=2)
@@ -62,7 +63,13 @@ def _histogram(plot: Plot) -> Any:
         _data(alt, [{**row, "layer": _FATES.index(row["fate"])} for row in plot.rows])
         .mark_bar(binSpacing=1)
         .encode(
-            x=alt.X("start:Q", bin="binned", scale=scale, title=title, axis=alt.Axis(tickCount=8, labelOverlap=True)),
+            x=alt.X(
+                "start:Q",
+                bin="binned",
+                scale=scale,
+                title=title,
+                axis=alt.Axis(tickCount=8, labelOverlap=True, labelSeparation=8),
+            ),
             x2="end:Q",
             y=alt.Y("rows:Q", title="rows", stack=True, axis=_ticks(alt)),
             color=_fates(alt),
@@ -175,7 +182,7 @@ def _axes(alt: Any, plot: Plot, order: list[str], across: str, down: str) -> Any
 
 
 def _ticks(alt: Any) -> Any:
-    return alt.Axis(format=",d", tickCount=5, tickMinStep=1, labelOverlap=True)
+    return alt.Axis(format=",d", tickCount=5, tickMinStep=1, labelOverlap=True, labelSeparation=8)
 
 
 def _counts(passed: int, ended: int) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 from curation.analytics.report.contents import Column, Plot, Section, Table
 from curation.analytics.report.filters import Filters
 from curation.analytics.report.questions import Questions
-from curation.analytics.report.thresholds import Threshold, named
+from curation.analytics.report.thresholds import Threshold
+from curation.sql_expression import quoted
 from schemas import columns as c
 
 _BINS = 48
@@ -50,14 +51,13 @@ class _Bins:
 def signals_of(asked: Questions, filters: Filters) -> list[Signal]:
     """All signals: those with thresholds first, then in the order in which steps added them."""
     meanings = {column.name: column.meaning for column in asked.manifest.columns}
-    columns = list(asked.types)
     thresholds: dict[str, list[Threshold]] = {}
     for threshold in filters.thresholds:
         thresholds.setdefault(threshold.name, []).append(threshold)
     numbers = [name for name in meanings if _is_signal(asked.types.get(name, ""), name)]
     found = []
     for name in dict.fromkeys([*thresholds, *numbers]):
-        expression = thresholds[name][0].expression if name in thresholds else named(f'"{_escaped(name)}"', columns)[1]
+        expression = thresholds[name][0].expression if name in thresholds else quoted(name)
         meaning = meanings.get(name, "an expression that a filter compares")
         found.append(Signal(name, expression, meaning, tuple(thresholds.get(name, ()))))
     return found
@@ -136,7 +136,3 @@ def _bins(summary: Mapping[str, Any], thresholds: Sequence[Threshold]) -> _Bins:
 
 def _is_signal(kind: str, name: str) -> bool:
     return kind.startswith(_NUMBERS) and not kind.endswith("]") and name not in _NO_SIZE
-
-
-def _escaped(name: str) -> str:
-    return name.replace('"', '""')
