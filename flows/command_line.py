@@ -14,7 +14,17 @@ from typing import Any, NoReturn
 
 import click
 
-from flows.commands import asking, background, captioning, demonstrating, evaluating, planning, running, teaching
+from flows.commands import (
+    asking,
+    background,
+    captioning,
+    comparing,
+    demonstrating,
+    evaluating,
+    planning,
+    running,
+    teaching,
+)
 from flows.environment import quiet_environment
 from schemas.errors import PairmillError
 
@@ -61,7 +71,7 @@ def _leave(ctx: click.Context, error: BaseException, sentence: str, code: int) -
 
 
 def _stopped(ctx: click.Context) -> str:
-    if ctx.invoked_subcommand in ("run", "demo", "train"):
+    if ctx.invoked_subcommand in ("run", "demo", "train", "compare"):
         return "Stopped. What is committed stays; run the same command again to go on."
     return "Stopped."
 
@@ -72,7 +82,7 @@ def cli() -> None:
     """Curate image-text pairs by a specification, ask about them, and train on them."""
 
 
-_GROUPS = (demonstrating, running, planning, background, asking, teaching, evaluating, captioning)
+_GROUPS = (demonstrating, running, planning, background, asking, teaching, evaluating, comparing, captioning)
 for _verb in (verb for group in _GROUPS for verb in group.VERBS):
     cli.add_command(_verb)
 
