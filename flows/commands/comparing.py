@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.commands.verb import set_option, verb
+from flows.commands.verb import verb
 
 if TYPE_CHECKING:
     from flows.one_comparison import ComparisonAsked
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @click.option("--store", type=click.Path(), help="The store; default: what the specifications say.")
 @click.option("--limit", type=click.IntRange(min=1), help="Take only so many rows of the source.")
 @click.option("--metric", "metrics", multiple=True, metavar="EVALUATION.METRIC", help="Judge by it; default: by all.")
-@set_option
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the training "
+              "specification: samples=100000.")  # fmt: skip
 @click.option("--output", type=click.Path(), help="Where trainings and verdict go; default: STORE/comparisons/NAME.")
 @click.option("--executor", type=click.Choice(["ray", "in-process"]), default="ray", show_default=True)
 @click.option("--ray-address", metavar="HOST:PORT", help="A Ray cluster; default: what `up` started, or a local Ray.")
@@ -32,8 +33,7 @@ def compare(sets: tuple[str, ...], training: str, as_json: bool, **asked: Any) -
     """Train the same model on several data sets of one pool, and tell which is better.
 
     A SET is a curation specification, which is run if need be, or a finished set: its folder, NAME or NAME@VERSION.
-    --set changes the training specification. Differences are told against the first set. The same command goes on
-    where it was stopped.
+    Differences are told against the first set. The same command goes on where it was stopped.
     """
     from flows.compared_sets import SetsAsked
     from flows.one_comparison import ComparisonAsked
