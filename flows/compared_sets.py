@@ -49,7 +49,7 @@ def open_sets(asked: SetsAsked) -> tuple[Path, list[NamedSet]]:
     if len(asked.sets) < 2:
         raise InputError("compare: name two sets or more: specifications of curation, or finished sets")
     jobs = {text: asked.request(text).open_job(Progress()) for text in asked.sets if text.endswith(SPECS)}
-    store = _one_store({text: job.store_path for text, job in jobs.items()}, asked.store)
+    store = _store_of(asked, {text: job.store_path for text, job in jobs.items()})
     found = [_of_job(text, jobs[text]) if text in jobs else _finished(text, store) for text in asked.sets]
     for number, one in enumerate(found):
         for before in found[:number]:
@@ -57,20 +57,25 @@ def open_sets(asked: SetsAsked) -> tuple[Path, list[NamedSet]]:
     return store, found
 
 
-def curation_s(store: Path, name: str, version: str) -> float | None:
-    """Seconds that the runs which came to a version spent in stages with workers; None where none is recorded.
+def curation_s(store: Path, manifest: Path) -> float | None:
+    """Seconds that the runs which came to a version of the store spent in stages with workers, as far as recorded.
 
-    What another set's run had computed before is not among them.
+    What another set's run had computed before is not among them. None where nothing is recorded.
     """
-    opened = Store.open(store)
-    runs = [run.number for run in read_runs(opened) if (run.name, run.version) == (name, version)]
+    if not manifest.absolute().is_relative_to(store):
+        return None
+    opened = Store.existing(store)
+    made = (manifest.parent.name, manifest.stem)
+    runs = [run.number for run in read_runs(opened) if (run.name, run.version) == made]
     paces = [pace for number in runs for pace in (opened.get(layout.finished(number)) or {}).get("paces", {}).values()]
     return round(sum(pace["seconds"] for pace in paces), 1) if paces else None
 
 
-def _one_store(stores: Mapping[str, Path], named: str | None) -> Path:
+def _store_of(asked: SetsAsked, stores: Mapping[str, Path]) -> Path:
+    """The one store of all specifications; without any, the store that was named, or that names are looked up in."""
     if not stores:
-        return find_store(named).absolute()
+        by_name = [text for text in asked.sets if not _is_path(text)]
+        return (find_store(asked.store) if asked.store or by_name else Path("data")).absolute()
     first, store = next(iter(stores.items()))
     for text, other in stores.items():
         if other != store:
@@ -81,6 +86,10 @@ def _one_store(stores: Mapping[str, Path], named: str | None) -> Path:
     return store
 
 
+def _is_path(text: str) -> bool:
+    return "/" in text or Path(text).exists()
+
+
 def _of_job(text: str, job: Job) -> NamedSet:
     if job.spec.shards.format != "webdataset":
         raise InputError(
@@ -88,19 +97,19 @@ def _of_job(text: str, job: Job) -> NamedSet:
             "trained on it; curate it with format: webdataset"
         )
     identity = source_identity(job.spec, job.source, job.wishes.limit)
-    return NamedSet(text, job.spec.name, _pool(identity, text))
+    return NamedSet(text, job.spec.name, _pool(identity))
 
 
 def _finished(text: str, store: Path) -> NamedSet:
     """A set by the folder or file of its manifest, or by `name`, `name@version` or `name@tag` in the store."""
-    if Path(text).exists() or "/" in text:
+    if _is_path(text):
         path = newest_version(find_manifest(text))
         manifest = read_manifest(path)
     else:
-        chosen = resolve(Store.open(store), text)
+        chosen = resolve(Store.existing(store), text)
         path, manifest = chosen.path, chosen.manifest
     name = f"{manifest.name}@{manifest.version}" if "@" in text else manifest.name
-    return NamedSet(text, name, _pool(_source_of(manifest, text), text), path)
+    return NamedSet(text, name, _pool(_source_of(manifest, text)), path)
 
 
 def _source_of(manifest: Manifest, text: str) -> Mapping[str, Any]:
@@ -109,11 +118,11 @@ def _source_of(manifest: Manifest, text: str) -> Mapping[str, Any]:
     return manifest.lineage.source
 
 
-def _pool(identity: Mapping[str, Any], text: str) -> dict[str, Any]:
+def _pool(identity: Mapping[str, Any]) -> dict[str, Any]:
     """What decides which rows a pool has: columns that merely ride along, and arrays beside a table, do not."""
     columns = identity["columns"]
     decides = {
-        "source": sorted(identity["files"]),
+        "source": identity["files"],
         "column of URLs": columns.get("url", "url"),
         "column of captions": columns.get("caption", "caption"),
         "--limit": identity["limit"],

@@ -53,12 +53,12 @@ def run_comparison(asked: ComparisonAsked, teller: Teller, do: Do = lambda _, wo
     def materialise(one: NamedSet, services: Services) -> None:
         result = run(asked.sets.request(one.text), teller.views(), services=services)
         manifest = result.manifest.with_name(f"{result.version}.json")  # which no later run replaces
-        entrants[one.text] = Entrant(one.name, manifest, curation_s(store, one.name, result.version))
+        entrants[one.text] = Entrant(one.name, manifest, curation_s(store, manifest))
 
     with closing(Services(store, asked.sets.ray_address, wants_prefect=False)) as services:
         for number, one in enumerate(found, 1):
             if one.manifest is not None:
-                entrants[one.text] = Entrant(one.name, one.manifest)
+                entrants[one.text] = Entrant(one.name, one.manifest, curation_s(store, one.manifest))
                 continue
             teller.tell(f"set {number} of {len(found)}: {one.name}, from {one.text}")
             do(f"materialise {one.name}", partial(materialise, one, services))

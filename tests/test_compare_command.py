@@ -1,7 +1,10 @@
 """`pairmill compare` as a user meets it: two selections of one pool, trained on and judged; others are refused."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "pictures" / f"{number:02d}.txt").write_text(f"a {kind[0]} {kind[1]} on {kind[3]}, number {number}")
         labels.append(f"pictures/{number:02d}.png,{kind[0]}")
     (root / "labels.csv").write_text("\n".join(labels) + "\n")
-    write_spec(root, "every")
+    write_spec(root, "every", "[caption_stats]")
     write_spec(root, "grey", "[{keep: caption like '%grey%'}]")
     (root / "t.yaml").write_text(
         f"name: tiny\ntask: contrastive\nmodel: {MODEL}\nbatch_size: 8\nsamples: 16\nlr: 2e-3\ndevice: cpu\n"
@@ -80,6 +83,8 @@ def test_each_selection_is_materialised_trained_on_and_judged(folder: Path, done
         ("every", 48, 0.333),
         ("grey", 24, 0.667),
     ]
+    assert record["sets"][0]["curation_s"] > 0
+    assert record["sets"][1]["curation_s"] is None  # `keep` needs no worker
     assert "set 2 of 2: grey, from" in said
     assert "training 2 of 2: grey, seed 0" in said
     assert (folder / "store" / "comparisons" / "tiny" / "grey" / "seed-0" / "model").is_dir()
@@ -143,8 +148,11 @@ def test_specifications_that_cannot_be_compared_are_refused(folder: Path, second
     assert words in refused.stderr
 
 
-def test_one_set_no_seed_and_another_task_are_refused(folder: Path) -> None:
+def test_one_set_no_store_no_seed_and_another_task_are_refused(folder: Path) -> None:
     assert "name two sets or more" in compare(folder, sets="every.yaml").stderr
+    nowhere = compare(folder, "--store", folder / "nowhere", sets="every grey")
+    assert "there is no store here" in nowhere.stderr
+    assert not (folder / "nowhere").exists()
     assert "Invalid value for '--seeds': 0" in compare(folder, "--seeds", 0).stderr
     both = [str(folder / "every.yaml"), str(folder / "grey.yaml"), "--train"]
     generative = pairmill("compare", *both, PRESETS / "llava_1_5.yaml")
@@ -173,9 +181,11 @@ def test_under_prefect_each_set_and_each_training_is_a_task(
     server = PrefectServer()
     try:
         url = server.wait()
-        monkeypatch.setenv("PREFECT_API_URL", url)
-        result = compare(folder, "--seeds", 1, "--output", folder / "flow", sets="every.yaml grey")
-        assert (result.exit_code, "warning" in result.stderr) == (0, False), result.stderr
+        command = [sys.executable, "-m", "flows.command_line", "compare", folder / "every.yaml", "grey", "--seeds", "1"]
+        command += ["--train", folder / "t.yaml", "--output", folder / "flow", "--executor", "in-process"]
+        environment = os.environ | {"PREFECT_API_URL": url, "PREFECT_HOME": str(tmp_path / "client")}
+        said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170)
+        assert (said.returncode, "warning" in said.stderr) == (0, False), said.stderr
         (flow_run,) = ask(url, "flow_runs")
         assert flow_run["name"] == f"compare by {folder}/t.yaml"
         assert flow_run["state_type"] == "COMPLETED"

@@ -46,8 +46,8 @@ class Comparison:
 
     def put(self) -> None:
         """Write comparison.json and comparison.md into the folder."""
-        put_json(self.folder / RECORD, self.record())
         (self.folder / MARKDOWN).write_text(self.markdown(), encoding="utf-8")
+        put_json(self.folder / RECORD, self.record())
 
     def record(self) -> dict[str, Any]:
         """The comparison as JSON values."""

@@ -50,12 +50,19 @@ def training_on(spec: TrainingSpec, name: str, manifest: Path, seed: int, output
 
 
 def _digest(text: str) -> str | None:
-    """SHA-256 of a file, or of the manifest of a curated set; None for what names neither."""
+    """SHA-256 of a file, of a curated set's manifest, or of a folder's names and sizes; None for what is none of it.
+
+    Pictures that a table names are not read: that they stay as they are is the user's to see to.
+    """
     for path in (text, os.path.join(text, "manifest.json")):
         if os.path.isfile(path):  # False too for what cannot be a path
             with open(path, "rb") as stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
-    return None
+    if not os.path.isdir(text):
+        return None
+    files = sorted(path for path in Path(text).rglob("*") if path.is_file())
+    listed = "".join(f"{path.relative_to(text)}\n{path.stat().st_size}\n" for path in files)
+    return hashlib.sha256(listed.encode()).hexdigest()
 
 
 def _texts(value: Any) -> Iterator[str]:
