@@ -34,10 +34,14 @@ def test_one_seed_has_no_interval_and_no_verdict() -> None:
     )
 
 
-def test_differences_that_are_all_alike_leave_nothing_to_chance() -> None:
-    assert p_value([0.25, 0.25, 0.25]) == 0.0
+def test_differences_that_are_all_alike_tell_no_more_than_their_signs() -> None:
+    assert p_value([0.25, 0.25]) == 0.5  # of two coins, both fall the same way every other time
+    assert p_value([-0.25] * 6) == 0.03125
     assert p_value([0.0, 0.0]) == 1.0
     assert interval([0.25, 0.25]) == Estimate(0.25, 0.25, 0.25)
+    assert judge({"a": {"m": [0.5, 0.5]}, "w": {"m": [0.75, 0.75]}}).sentences == (
+        "Whether w or a is better cannot be told by m (+0.2500, +0.2500 to +0.2500).",
+    )
 
 
 def test_holm_corrects_for_how_many_comparisons_there_are() -> None:
@@ -63,13 +67,13 @@ def test_seeds_that_vary_together_tell_more_in_pairs_than_apart() -> None:
 
 def test_the_sentence_names_the_winner_of_each_metric_and_what_cannot_be_told() -> None:
     scores = {
-        "raw": {"x.top1": [0.50, 0.51, 0.52], "y.top1": [0.9, 0.9, 0.9], "z.top1": [0.1, 0.5, 0.3]},
-        "fine": {"x.top1": [0.70, 0.71, 0.72], "y.top1": [0.5, 0.5, 0.5], "z.top1": [0.5, 0.1, 0.3]},
+        "raw": {"x.top1": [0.50, 0.51, 0.52], "y.top1": [0.9, 0.8, 0.9], "z.top1": [0.1, 0.5, 0.3]},
+        "fine": {"x.top1": [0.70, 0.71, 0.73], "y.top1": [0.5, 0.4, 0.49], "z.top1": [0.5, 0.1, 0.3]},
     }
     (sentence,) = judge(scores).sentences
     assert sentence == (
-        "fine is better than raw by x.top1 (+0.2000, +0.2000 to +0.2000); raw is better than fine by y.top1 (+0.4000, "
-        "+0.4000 to +0.4000); whether fine or raw is better cannot be told by z.top1 (+0.0000, -0.9937 to +0.9937)."
+        "fine is better than raw by x.top1 (+0.2033, +0.1890 to +0.2177); raw is better than fine by y.top1 (+0.4033, "
+        "+0.3890 to +0.4177); whether fine or raw is better cannot be told by z.top1 (+0.0000, -0.9937 to +0.9937)."
     )
 
 

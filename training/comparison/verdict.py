@@ -28,6 +28,11 @@ class Estimate:
     low: float | None
     high: float | None
 
+    def turned(self) -> "Estimate":
+        """Of the difference the other way round."""
+        ends = (None, None) if self.low is None or self.high is None else (-self.high, -self.low)
+        return Estimate(-self.mean, *ends)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -101,14 +106,18 @@ def interval(values: Sequence[float]) -> Estimate:
 
 
 def p_value(differences: Sequence[float]) -> float | None:
-    """Two-sided p of a paired t-test; None of one seed. Differences that are all alike leave nothing to chance."""
+    """Two-sided p of a paired t-test; None of one seed.
+
+    Differences that are all alike, as coarse metrics have them, have no spread to be held against: there it is the sign
+    test's, the chance that so many signs agree.
+    """
     from scipy.stats import t
 
     if len(differences) == 1:
         return None
     mean, spread = math.fsum(differences) / len(differences), statistics.stdev(differences)
     if spread == 0:
-        return 1.0 if mean == 0 else 0.0
+        return 1.0 if mean == 0 else 2.0 ** (1 - len(differences))
     return float(2 * t.sf(abs(mean) / spread * math.sqrt(len(differences)), len(differences) - 1))
 
 
@@ -140,19 +149,17 @@ def _sentence(first: str, other: str, found: Sequence[Difference], seeds: int) -
     for winner, loser in ((other, first), (first, other)):
         by = [_told(d, winner) for d in found if d.better == winner]
         said += [f"{winner} is better than {loser} by {_listed(by)}"] if by else []
-    open_ones = [_told(d, other) for d in found if d.better is None]
-    if open_ones:
-        said.append(f"whether {other} or {first} is better cannot be told by {_listed(open_ones)}")
+    undecided = [_told(d, other) for d in found if d.better is None]
+    if undecided:
+        said.append(f"whether {other} or {first} is better cannot be told by {_listed(undecided)}")
     text = "; ".join(said) + "."
-    return text if said[0].startswith((first, other)) else text[0].upper() + text[1:]
+    return text if len(undecided) < len(found) else text[0].upper() + text[1:]
 
 
 def _told(difference: Difference, whose: str) -> str:
     """A metric with how much more of it that set has, and the interval."""
-    mean, low, high = asdict(difference.estimate).values()
-    if whose == difference.first:
-        mean, low, high = -mean, -high, -low
-    return f"{difference.metric} ({mean:+.4f}, {low:+.4f} to {high:+.4f})"
+    found = difference.estimate if whose == difference.other else difference.estimate.turned()
+    return f"{difference.metric} ({found.mean:+.4f}, {found.low:+.4f} to {found.high:+.4f})"
 
 
 def _listed(words: Sequence[str]) -> str:
