@@ -46,7 +46,7 @@ def main() -> None:
     for line in told(comparison):
         print(line)
     print(f"\n{time.perf_counter() - began:.0f} s in all, {time.process_time() - busy:.0f} s of CPU in this process")
-    (one,) = (found for found in comparison.verdict.differences if found.metric == METRIC)
+    (one,) = comparison.verdict.differences
     low = one.estimate.low
     reached = "reaches" if low is not None and low > 0 else "misses"
     print(f"{METRIC}, {one.other} - {one.first}: {one.estimate.mean:+.4f}, from {low}: {reached} the goal")
@@ -65,7 +65,7 @@ def measured(folder: Path, pairs: int, samples: int, seeds: int, threads: int) -
         train(read_training(trainings["demo_scorer"], changes), progress=progress_lines("demo_scorer"))
         sets = SetsAsked((specs["demo_uncurated"], specs["demo"]), executor="in-process")
         overrides = (*changes, f"samples={samples}", "name=demo")
-        wanted = ComparisonAsked(sets, trainings["demo_curated"], seeds, overrides)
+        wanted = ComparisonAsked(sets, trainings["demo_curated"], seeds, overrides, (METRIC,))
         return run_comparison(wanted, Teller(lambda said: print(said, flush=True), progress_lines))
 
 

@@ -14,6 +14,7 @@ from schemas.evaluations import read_scores
 from schemas.training import TrainingSpec
 from training.compare import Entrant, compare
 from training.comparison.compared import Comparison
+from training.comparison.terms import terms_of
 from training.contrastive import train_contrastive
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -76,7 +77,7 @@ def test_it_tells_what_it_does_and_stores_sizes_repeats_costs_and_verdict(
     assert len(record["verdict"]) == 1
     page = (folder / "out" / "comparison.md").read_text()
     assert "| right | v1 | 64 | 1.00 |" in page
-    assert "Holm's correction for 2 comparisons" in page
+    assert "Student's t over 2 seeds, each for itself. Better: where the paired t-test says so (5 %)." in page
 
 
 def test_the_scores_stand_beside_each_set_for_sql(folder: Path, done: tuple[Comparison, list[str]]) -> None:
@@ -151,6 +152,19 @@ def test_other_labels_in_the_same_file_are_other_terms(folder: Path, done: tuple
     with pytest.raises(InputError, match="was trained with another files"):
         compared(folder)
     labels.write_text(before)
+
+
+def test_a_picture_more_in_a_folder_is_other_terms_and_a_folder_that_no_word_means_is_not(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = asked(folder, evaluate=[{"zeroshot": {"folder": str(tmp_path / "pictures")}}])
+    (tmp_path / "pictures" / "red").mkdir(parents=True)
+    before = terms_of(spec, "cpu")
+    (tmp_path / spec.schedule).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert terms_of(spec, "cpu") == before
+    (tmp_path / "pictures" / "red" / "a.png").write_bytes(b"a picture")
+    assert terms_of(spec, "cpu") != before
 
 
 def test_another_version_of_a_set_is_another_training(folder: Path, done: tuple[Comparison, list[str]]) -> None:

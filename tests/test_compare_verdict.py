@@ -94,3 +94,14 @@ def test_a_metric_that_was_not_measured_is_named_with_those_that_were() -> None:
     scores = {"a": {"t.top1": [0.1]}, "b": {"t.top1": [0.2]}}
     with pytest.raises(InputError, match=r"--metric t\.top2: there is no 't\.top2'; did you mean 't\.top1'\?"):
         judge(scores, ["t.top2"])
+
+
+def test_secondary_metrics_are_shown_and_judged_only_where_they_are_named() -> None:
+    names = ("t.top1", "t.top5", "t.mean_per_class_recall", "r.image_to_text_recall@1", "r.image_to_text_recall@10")
+    scores = {name: {metric: [0.1, 0.2] for metric in names} for name in "ab"}
+    judged = judge(scores)
+    assert [d.metric for d in judged.differences] == ["t.top1", "r.image_to_text_recall@1"]
+    assert set(judged.means["a"]) == set(names)
+    assert [d.metric for d in judge(scores, ["t.top5"]).differences] == ["t.top5"]
+    only = {name: {"t.top5": [0.1, 0.2]} for name in "ab"}
+    assert [d.metric for d in judge(only).differences] == ["t.top5"]

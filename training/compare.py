@@ -51,7 +51,7 @@ def compare(
 ) -> Comparison:
     """Train on every set from so many seeds, those from the specification's own on; judge, and write the verdict.
 
-    `metrics` (as `evaluation.metric`) are what is judged, by default all that is measured. `progress` gives, by a
+    `metrics` (as `evaluation.metric`) are what is judged; `verdict.judge` says by what else. `progress` gives, by a
     training's name, what is told of its steps. Raises InputError before anything is trained, RunError later.
     """
     from training.curated_set import CuratedSet

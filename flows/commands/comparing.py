@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Trainings of each set.")
 @click.option("--store", type=click.Path(), help="The store; default: what the specifications say.")
 @click.option("--limit", type=click.IntRange(min=1), help="Take only so many rows of the source.")
-@click.option("--metric", "metrics", multiple=True, metavar="EVALUATION.METRIC", help="Judge by it; default: by all.")
+@click.option("--metric", "metrics", multiple=True, metavar="EVALUATION.METRIC", help="Judge by it; default: "
+              "top1, recall@1, and the numbers of commands.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the training "
               "specification: samples=100000.")  # fmt: skip
 @click.option("--output", type=click.Path(), help="Where trainings and verdict go; default: STORE/comparisons/NAME.")

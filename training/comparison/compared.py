@@ -80,9 +80,11 @@ class Comparison:
         """How intervals and verdict are to be read."""
         if len(self.seeds) == 1:
             return "One seed: no interval exists, and no verdict."
+        count = len(self.verdict.differences)
+        correction = f" after Holm's correction for {count} comparisons" if count > 1 else ""
         return (
             f"Intervals: 95 %, Student's t over {len(self.seeds)} seeds, each for itself. Better: where the paired "
-            f"t-test still says so (5 %) after Holm's correction for {len(self.verdict.differences)} comparisons."
+            f"t-test says so (5 %){correction}."
         )
 
     def tables(self) -> dict[str, Table]:

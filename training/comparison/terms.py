@@ -1,5 +1,6 @@
 """What has to be equal where two trainings are compared, and one training of a comparison as an ordinary run."""
 
+import glob
 import hashlib
 import os
 import re
@@ -14,7 +15,8 @@ _MAY_DIFFER = {
     "name", "seed", "data", "output", "workers", "cache_gb", "threads", "save_every", "keep_checkpoints", "log",
     "evaluate_every", "export", "device",
 }  # fmt: skip
-_WRITTEN = "results"  # of an evaluation by a command of the user's, which writes that file
+_NAMING_FILES = {"model", "pretrained", "folder", "table", "webdataset", "parquet", "set", "classes", "templates"}
+_WHOLE_BYTES = 1 << 26  # so large a file is read to tell whether it is still the same
 
 
 def terms_of(spec: TrainingSpec, device: str) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def terms_of(spec: TrainingSpec, device: str) -> dict[str, Any]:
     """
     said = spec.model_dump(mode="json", exclude=_MAY_DIFFER)
     captions = dict(spec.data[0].captions)
-    files = {text: digest for text in sorted(set(_texts(said))) if (digest := _digest(text)) is not None}
+    files = {text: digest for text in sorted(set(_files(said))) if (digest := _digest(text)) is not None}
     return said | {"steps": spec.steps, "captions": captions, "device": device, "files": files}
 
 
@@ -49,32 +51,36 @@ def training_on(spec: TrainingSpec, name: str, manifest: Path, seed: int, output
     return TrainingSpec.model_validate(spec.model_dump(mode="json") | own)
 
 
-def _digest(text: str) -> str | None:
-    """SHA-256 of a file, of a curated set's manifest, or of a folder's names and sizes; None for what is none of it.
-
-    Pictures that a table names are not read: that they stay as they are is the user's to see to.
-    """
-    for path in (text, os.path.join(text, "manifest.json")):
-        if os.path.isfile(path):  # False too for what cannot be a path
-            with open(path, "rb") as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-    if not os.path.isdir(text):
-        return None
-    files = sorted(path for path in Path(text).rglob("*") if path.is_file())
-    listed = "".join(f"{path.relative_to(text)}\n{path.stat().st_size}\n" for path in files)
-    return hashlib.sha256(listed.encode()).hexdigest()
-
-
-def _texts(value: Any) -> Iterator[str]:
+def _files(value: Any, name: str = "") -> Iterator[str]:
+    """What is said wherever files or folders may be named."""
     if isinstance(value, str):
-        yield value
+        yield from [value] if name in _NAMING_FILES else []
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _files(inner, key)
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner)
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            if name != _WRITTEN:
-                yield from _texts(inner)
+            yield from _files(inner, name)
+
+
+def _digest(text: str) -> str | None:
+    """Of one file its content; of a folder, a glob or a very large file the names and sizes; None for no file at all.
+
+    Of a curated set it is the manifest. Pictures that a table names are not read: they are the user's to keep.
+    """
+    manifest = os.path.join(text, "manifest.json")
+    if os.path.isfile(manifest):
+        paths = [manifest]
+    elif os.path.isdir(text):
+        paths = glob.glob(os.path.join(glob.escape(text), "**"), recursive=True)
+    else:
+        paths = glob.glob(text)
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(f"{path}\n{os.path.getsize(path) if os.path.isfile(path) else 0}\n".encode())
+        if len(paths) == 1 and os.path.isfile(path) and os.path.getsize(path) <= _WHOLE_BYTES:
+            digest.update(Path(path).read_bytes())
+    return digest.hexdigest() if paths else None
 
 
 def _short(value: Any) -> str:

@@ -16,6 +16,7 @@ from schemas.errors import InputError
 from schemas.nearest import unknown_name
 
 CONFIDENCE = 0.95
+_SECONDARY = (".mean_per_class_recall", ".top5", "_recall@5", "_recall@10")  # beside top1 and recall@1
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """By set and metric, the values of all seeds in one order. More is better."""
 
@@ -68,13 +69,14 @@ class Verdict:
 
 
 def judge(scores: Scores, metrics: Sequence[str] = ()) -> Verdict:
-    """The verdict over two sets or more, by the metrics that are named, or by all.
+    """The verdict over two sets or more, by the metrics that are named; by default all but the secondary ones.
 
-    Raises InputError for a metric that was not measured.
+    Those say nearly the same as others, and each metric more makes the correction stricter for all. Raises InputError
+    for a metric that was not measured.
     """
     measured = list(next(iter(scores.values())))
     require_metrics(metrics, measured)
-    judged = list(dict.fromkeys(metrics)) or measured
+    judged = list(dict.fromkeys(metrics)) or [m for m in measured if not m.endswith(_SECONDARY)] or measured
     pairs = list(itertools.combinations(scores, 2))
     found = [_difference(m, a, b, scores[a][m], scores[b][m]) for a, b in pairs for m in judged]
     corrected = holm([p for _, p in found if p is not None])
