@@ -113,11 +113,19 @@ def test_finished_sets_are_compared_by_name_and_version_without_a_run(
     assert "set 1 of 2" not in result.stderr
 
 
-def test_a_run_by_the_same_command_finds_everything_done(folder: Path, done: tuple[dict[str, Any], str]) -> None:
+def test_the_same_command_and_the_same_call_find_everything_done(
+    folder: Path, done: tuple[dict[str, Any], str]
+) -> None:
     again = compare(folder, "--seeds", 1, "--json")
     assert json.loads(again.stdout.splitlines()[-1])["sets"] == done[0]["sets"]
     assert "training 2 of 2: grey, seed 0 is done" in again.stderr
     assert "step 2 of 2" not in again.stderr
+    from flows.compare import compare as called
+
+    sets = [str(folder / "every.yaml"), str(folder / "grey.yaml")]
+    path = called(sets, str(folder / "t.yaml"), seeds=1, executor="in-process")
+    assert path == str(folder / "store" / "comparisons" / "tiny" / "comparison.json")
+    assert json.loads(Path(path).read_text())["sets"] == done[0]["sets"]
 
 
 def test_sets_of_other_pools_are_refused_with_both_names(folder: Path, done: tuple[dict[str, Any], str]) -> None:
