@@ -18,6 +18,7 @@ from flows.commands import (
     asking,
     background,
     captioning,
+    comparing,
     demonstrating,
     evaluating,
     planning,
@@ -71,7 +72,7 @@ def _leave(ctx: click.Context, error: BaseException, sentence: str, code: int) -
 
 
 def _stopped(ctx: click.Context) -> str:
-    if ctx.invoked_subcommand in ("run", "demo", "train"):
+    if ctx.invoked_subcommand in ("run", "demo", "train", "compare"):
         return "Stopped. What is committed stays; run the same command again to go on."
     return "Stopped."
 
@@ -82,7 +83,9 @@ def cli() -> None:
     """Curate image-text pairs by a specification, ask about them, and train on them."""
 
 
-_GROUPS = (demonstrating, running, planning, background, asking, reporting, teaching, evaluating, captioning)
+_GROUPS = (
+    demonstrating, running, planning, background, asking, reporting, teaching, evaluating, comparing, captioning,
+)  # fmt: skip
 for _verb in (verb for group in _GROUPS for verb in group.VERBS):
     cli.add_command(_verb)
 
