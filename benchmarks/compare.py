@@ -15,7 +15,7 @@ from pathlib import Path
 from flows.commands.comparing import told
 from flows.commands.teaching import progress_lines
 from flows.compared_sets import SetsAsked
-from flows.demo import PIPELINES, _server, _write_evaluation
+from flows.demo import PIPELINES, web_server, write_evaluation
 from flows.demo_web.clean import write_trusted
 from flows.demo_web.web import make_web
 from flows.environment import quiet_environment
@@ -57,10 +57,10 @@ def measured(folder: Path, pairs: int, samples: int, seeds: int, threads: int) -
     specs = {name: moved(f"curation/{name}.yaml", folder) for name in ("demo_trusted", "demo", "demo_uncurated")}
     trainings = {name: moved(f"training/{name}.yaml", folder) for name in ("demo_scorer", "demo_curated")}
     changes = (f"threads={threads}", "device=cpu")
-    with _server(folder / "web", port=0) as server:
+    with web_server(folder / "web", port=0) as server:
         server.behaviours = make_web(folder / "web", server.base_url, pairs=pairs, seed=_SEED).behaviours
         write_trusted(folder / "trusted", pairs=max(256, pairs // 3), seed=_SEED)
-        _write_evaluation(folder / "held_out", pictures=max(300, pairs // 5), seed=_SEED)
+        write_evaluation(folder / "held_out", pictures=max(300, pairs // 5), seed=_SEED)
         run(Request(specs["demo_trusted"], executor="in-process"))
         train(read_training(trainings["demo_scorer"], changes), progress=progress_lines("demo_scorer"))
         sets = SetsAsked((specs["demo_uncurated"], specs["demo"]), executor="in-process")

@@ -19,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.compared_sets import SetsAsked
-from flows.curate import PREFECT_TROUBLE, _executor, first_line, slug, told_to_the_end
+from flows.curate import PREFECT_TROUBLE, executor_named, first_line, slug, told_to_the_end
 from flows.one_comparison import ComparisonAsked, Teller, run_comparison
 from training.compare import Do
 from training.comparison.compared import RECORD, Comparison
@@ -44,7 +44,7 @@ def compare(
 ) -> str:
     """Compare sets by what they teach, and return the path of comparison.json. Raises PairmillError."""
     asked = ComparisonAsked(
-        SetsAsked(tuple(sets), store, limit, _executor(executor), ray_address), train, seeds, tuple(overrides),
+        SetsAsked(tuple(sets), store, limit, executor_named(executor), ray_address), train, seeds, tuple(overrides),
         tuple(metrics), output,
     )  # fmt: skip
     return str(run_comparison(asked, Teller()).folder / RECORD)
