@@ -207,6 +207,7 @@ def first_line(error: BaseException) -> str:
 
 
 def executor_named(name: str) -> ExecutorName:
+    """The executor of a name. Raises InputError where there is none."""
     if name not in get_args(ExecutorName):
         raise InputError(
             f"executor {name!r}: there is no such executor; there are: {', '.join(get_args(ExecutorName))}"
