@@ -9,6 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 import pyarrow as pa
 
+from curation.forget.tombstones import tombstones_of
 from curation.ingest import MEMBER, Member
 from curation.operator import Failure
 from curation.stage import OperatorStep, Plan
@@ -16,8 +17,10 @@ from curation.storage import sidecars
 from curation.storage.sidecars import COMPUTED, ERROR, LOCATIONS, STATUS, Sidecar
 from curation.storage.store import Store
 from curation.storage.tables import read_table
-from schemas.columns import KEY
+from schemas.columns import KEY, SHA256, STORED_SHA256
 from schemas.errors import StoreError
+
+_OF_PICTURES = {SHA256.name, STORED_SHA256.name}  # what tombstones know a picture by
 
 Beside = Callable[[], pa.Table]  # gives the columns that a policy of the operator looks at
 
@@ -141,6 +144,21 @@ class PartRows:
         """The address of each row's picture: 128 bits of its URL's digest, hex."""
         found: list[str] = read_table(self.store, self.member.part.file, ["address"])["address"].to_pylist()
         return found
+
+    def forgotten(self, values: pa.Table) -> np.ndarray:
+        """Which values of the operator that brings pictures tell of a forgotten one, bool_N."""
+        tombstones = tombstones_of(self.store, self.plan.tombstones)
+        found_N = np.zeros(values.num_rows, bool)
+        for name in _OF_PICTURES & set(values.column_names) if tombstones.of_pictures else ():
+            found_N |= tombstones.matches("picture", values[name])
+        return found_N
+
+    def forgotten_pictures(self, index: int) -> np.ndarray:
+        """Which rows have a forgotten picture by what the operator at that step committed, bool_N."""
+        names = [value.name for value in self.plan.producer(index).values if value.name in _OF_PICTURES]
+        if not self.plan.tombstones or not names:
+            return np.zeros(self.rows, bool)
+        return self.forgotten(self.operator(index).recorded(names))
 
     def stored(self, rows: Sequence[int]) -> list[bytes]:
         """The stored pictures of rows, read where they lie."""

@@ -34,7 +34,19 @@ _MADE_BY_PLAN = (
     "shard-*.json",
     "holdout-*.json",
 )  # not a user's decisions
-_REFERRING = ("pool", "captures", "snapshots", "commits", "crashes", "robots", "joins", "captured", "plans")
+_REFERRING = (
+    "pool",
+    "captures",
+    "snapshots",
+    "commits",
+    "crashes",
+    "robots",
+    "joins",
+    "captured",
+    "plans",
+    "forgotten",
+    "purges",
+)
 
 
 @dataclass
