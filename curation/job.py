@@ -18,6 +18,7 @@ from curation.execution.executor import Executor
 from curation.execution.operator_run import CRASH, GIVEN_UP
 from curation.forget.at_source import forgotten_keys
 from curation.forget.tombstones import read_requests
+from curation.forget.unfinished import require_no_unfinished_purge
 from curation.ingest import Snapshot, Staging, find_snapshot, ingest
 from curation.materialise import Materialiser
 from curation.plan import build_plan, name_plan, shards_wanted
@@ -105,6 +106,7 @@ class Job:
     def start(self, executor: Callable[[], Executor]) -> None:
         """Ingest the source, name the plan, and record that the run has started."""
         store = Store.open(self.store_path)
+        require_no_unfinished_purge(store)
         snapshot = self._ingest(store, executor)
         self.plan = self.named(store, snapshot)
         for part in self.wishes.give_up:

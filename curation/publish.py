@@ -153,8 +153,7 @@ def _link_files(
             _link(store, manifest.name, shard.tar, entry.tar)
     for sample, (ref, _) in zip(manifest.samples, samples, strict=True):
         _link(store, manifest.name, ref, sample.parquet)
-    sizes = {Path(entry.tar).name: entry.rows for entry in manifest.shards if entry.tar and not entry.holdout}
-    _put_text(store, manifest, "sizes.json", json.dumps(sizes, indent=1, sort_keys=True) + "\n")
+    _put_text(store, manifest, "sizes.json", sizes_text(manifest))
     _put_text(store, manifest, "README.md", card(manifest))
 
 
@@ -182,6 +181,12 @@ def _make_newest(store: Store, name: str, number: int, manifest: bytes) -> None:
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, target)
+
+
+def sizes_text(manifest: Manifest) -> str:
+    """`sizes.json`, by which open_clip's loader knows how many pairs a tar has."""
+    sizes = {Path(entry.tar).name: entry.rows for entry in manifest.training_shards if entry.tar}
+    return json.dumps(sizes, indent=1, sort_keys=True) + "\n"
 
 
 def card(manifest: Manifest) -> str:

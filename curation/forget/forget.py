@@ -8,7 +8,7 @@ import getpass
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 from curation.forget.affected import AffectedVersion, affected, shard_path
 from curation.forget.asked import Asked, few
 from curation.forget.pool_rows import Hit, hashes_of, hits
-from curation.forget.tombstones import KINDS, TABLE, Request, all_tombstones, put_request
+from curation.forget.tombstones import KINDS, TABLE, Request, all_tombstones, put_request, tombstone_table
+from curation.storage import layout
 from curation.storage.store import Store
 from curation.storage.tables import put_table
-from schemas.errors import InputError
+from schemas.errors import InputError, RunError
 
 _SHOWN_KEYS = 5
 
@@ -51,6 +52,9 @@ class Forgotten:
         for version in self.versions:
             lines += _version_text(version)
         lines.append(self._end())
+        if self.purged:
+            of = f"in {len(self.purged['versions']):,} versions and the pool"
+            lines += [f"Purged: {self.purged['files']:,} files were replaced, {of}", self.purged["proof"]]
         return "\n".join(lines)
 
     def _end(self) -> str:
@@ -73,36 +77,73 @@ def _version_text(version: AffectedVersion) -> list[str]:
 
 
 def forget(
-    store_path: Path | str, asked: Asked, *, why: str = "", who: str | None = None, dry_run: bool = False
+    store_path: Path | str,
+    asked: Asked | None,
+    *,
+    why: str = "",
+    who: str | None = None,
+    dry_run: bool = False,
+    purge: bool = False,
 ) -> Forgotten:
-    """Record tombstones for what is asked, or only tell what that would be.
+    """Record tombstones for what is asked, or only tell what that would be; None stands for all that there are.
 
-    Raises InputError for what cannot be read or is not there, StoreError while a run is under way.
+    Raises InputError for what cannot be read or is not there, StoreError while a run is under way, RunError where
+    something is left after a purge.
     """
     store = Store.existing(store_path)
     if dry_run:
         return _forget(store, asked, None)
+    said = {"who": who or _user(), "when": time.time(), "why": why}
     with store.lock(exclusive=True):
-        return _forget(store, asked, {"who": who or _user(), "when": time.time(), "why": why})
+        outcome = _forget(store, asked, said)
+        return replace(outcome, purged=_purge(store, said)) if purge else outcome
 
 
-def _forget(store: Store, asked: Asked, said: dict[str, Any] | None) -> Forgotten:
-    first = asked.tombstones(store)
+def _forget(store: Store, asked: Asked | None, said: dict[str, Any] | None) -> Forgotten:
+    first = tombstone_table(store) if asked is None else asked.tombstones(store)
+    if not first.num_rows:
+        raise InputError(f"forget: nothing is forgotten in the store {store.root} so far; say what: --keys, --urls …")
     found = hits(store, first)
     missing = _not_met(store, asked, first, found)
-    new = without_known(store, found.tombstones)
-    request = None
-    if said is not None and new.num_rows:
-        request = put_request(store, new, put_table(store, new), said)
+    new = _without_known(store, found.tombstones)
+    request = _put(store, new, said) if said is not None else None
     counts = {kind: len(hashes_of(new, kind)) for kind in KINDS}
-    rows = len(found.keys)
-    return Forgotten(said is None, rows, counts, request, tuple(affected(store, found.keys)), missing)
+    versions = tuple(affected(store, found.keys))
+    return Forgotten(said is None, len(found.keys), counts, request, versions, missing)
 
 
-def _not_met(store: Store, asked: Asked, first: pa.Table, found: Hit) -> int:
+def _purge(store: Store, said: dict[str, Any]) -> dict[str, Any]:
+    """Purge, and prove it."""
+    from curation.forget.proof import prove
+    from curation.forget.purge import finish_purge, purge
+    from curation.verify import verify
+
+    before = finish_purge(store)
+    # What a picture or a host showed is lost with it: from now on the rows are known by their keys.
+    _put(store, _without_known(store, hits(store, tombstone_table(store)).tombstones), said)
+    tombstones, table = all_tombstones(store), tombstone_table(store)
+    done = purge(store, tombstones)
+    proof = prove(store, tombstones, hashes_of(table, "key"), hashes_of(table, "url"))
+    wrong = [proof.text()] if proof.left else []
+    versions = dict.fromkeys((one.name, one.version) for one in (*before.versions, *done.versions))
+    for name, version in versions:
+        wrong += verify(store.path(layout.curated(name, f"{version}.json"))).errors
+    if wrong:
+        raise RunError(
+            "forget: the purge is not clean; run it again, and report this if it stays so:\n" + "\n".join(wrong)
+        )
+    labels = [f"{name}@{version}" for name, version in versions]
+    return {"files": len(before.files) + len(done.files), "versions": labels, **asdict(proof), "proof": proof.text()}
+
+
+def _put(store: Store, new: pa.Table, said: dict[str, Any]) -> Request | None:
+    return put_request(store, new, put_table(store, new), said) if new.num_rows else None
+
+
+def _not_met(store: Store, asked: Asked | None, first: pa.Table, found: Hit) -> int:
     """How many of the URLs are in no pool. Raises InputError for keys that are in none."""
-    kind = {"keys": "key", "urls": "url"}.get(asked.selector)
-    if kind is None:
+    kind = {"keys": "key", "urls": "url"}.get(asked.selector) if asked is not None else None
+    if asked is None or kind is None:
         return 0
     missing = sorted(set(hashes_of(first, kind).to_pylist()) - set(hashes_of(found.own, kind).to_pylist()))
     if missing and kind == "key":
@@ -120,7 +161,7 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-def without_known(store: Store, tombstones: pa.Table) -> pa.Table:
+def _without_known(store: Store, tombstones: pa.Table) -> pa.Table:
     """The tombstones that no request has recorded."""
     known = all_tombstones(store)
     new = [TABLE.empty_table()]

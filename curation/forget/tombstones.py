@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from curation.storage import layout
 from curation.storage.store import FileRef, Store
+from curation.storage.tables import read_table
 
 FORGET = "forget"  # as `fate_step` of what was forgotten
 REASON = "forgotten on request"
@@ -155,6 +156,12 @@ def put_request(store: Store, table: pa.Table, file: FileRef, said: Mapping[str,
 def tombstones_of(store: Store, files: Iterable[FileRef]) -> Tombstones:
     """The tombstones in those files, read once per process."""
     return _read(tuple(str(store.path(file.name)) for file in files))
+
+
+def tombstone_table(store: Store) -> pa.Table:
+    """Every tombstone of a store as TABLE."""
+    tables = [read_table(store, request.file) for request in read_requests(store)]
+    return pa.concat_tables([TABLE.empty_table(), *tables])
 
 
 def all_tombstones(store: Store) -> Tombstones:

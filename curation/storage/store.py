@@ -1,7 +1,8 @@
-"""The store on a local or shared file system: files named by content, records put if absent. Nothing is renamed.
+"""The store on a local or shared file system: files named by content, records put if absent.
 
 A file is written under a temporary name, flushed, and linked into place; `link` fails where the name exists, which
 makes it a put-if-absent that is atomic on POSIX and on NFS. A process killed anywhere leaves at most temporary files.
+Nothing is replaced, but by a purge (`replace`), which rewrites what lists a forgotten row.
 """
 
 import contextlib
@@ -121,6 +122,13 @@ class Store:
         with self._temporary(".json") as path:
             _write_flushed(path, canonical_json(record))
             return self.link(path, name)
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Put other bytes in the place of a file, at once. For `forget --purge`, which has the store alone."""
+        with self._temporary(path.suffix) as fresh:
+            _write_flushed(fresh, data)
+            os.replace(fresh, path)
+        _flush_folder(path.parent)
 
     @contextlib.contextmanager
     def new_file(self, suffix: str) -> Iterator[NewFile]:

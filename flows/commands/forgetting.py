@@ -38,9 +38,9 @@ def forget(
     from curation.forget.forget import forget as forgotten
 
     asked = Asked.of(given, name)
-    if asked is None:
+    if asked is None and not purge:
         raise InputError("forget: say what: --keys FILE, --urls FILE, --hosts FILE or --where SQL")
-    outcome = forgotten(find_store(store), asked, why=why, who=who, dry_run=dry_run)
+    outcome = forgotten(find_store(store), asked, why=why, who=who, dry_run=dry_run, purge=purge)
     click.echo(json.dumps(outcome.record(), indent=2, ensure_ascii=False) if as_json else outcome.text())
 
 

@@ -1,0 +1,295 @@
+"""A purge leaves nothing of what is forgotten in a store, and everything else as it was; killed anywhere, it ends."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import run_job, textured_jpeg
+from forget_store import CAPTIONED_AGAIN, TWIN, ForgetStore, counting_web, make_store
+from PIL import Image
+
+from curation.analytics.explain import explain
+from curation.forget.asked import Asked
+from curation.forget.forget import forget
+from curation.forget.tombstones import read_requests
+from curation.models.chat.answer_book import AnswerBook
+from curation.models.chat.question import Answer
+from curation.prune import prune
+from curation.storage.store import Store
+from curation.verify import verify
+from curation.versions import versions
+from schemas.errors import StoreError
+from schemas.manifest import read_manifest
+from schemas.shard import read_shard
+from training.curated_set import open_sets
+
+FAMILY = (1, TWIN, CAPTIONED_AGAIN)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForgetStore]:
+    with counting_web() as web:
+        yield make_store(tmp_path_factory.mktemp("purge"), web)
+
+
+@pytest.fixture
+def here(made: ForgetStore, tmp_path: Path) -> ForgetStore:
+    """The store, to change."""
+    return made.copied(tmp_path / "copy" / "store")
+
+
+def asked(here: ForgetStore, tmp_path: Path, *numbers: int) -> Asked:
+    return Asked("keys", here.file(tmp_path, *map(here.key, numbers)))
+
+
+def texts_in(store: Path) -> set[Any]:
+    """Every value of every Parquet file and catalogue, and every member of every tar and JSON text, as one set."""
+    found: set[Any] = set()
+    for path in store.rglob("*"):
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+            found.update(
+                value for column in table.columns for value in column.to_pylist() if isinstance(value, str | bytes)
+            )
+        elif path.suffix == ".tar":
+            for member in members_in(path):
+                found.add(member)
+        elif path.is_file():
+            found.add(path.read_bytes())
+    return found
+
+
+def members_in(path: Path) -> Iterator[bytes]:
+    import tarfile
+
+    with tarfile.open(path) as tar:
+        for member in tar:
+            yield tar.extractfile(member).read()
+
+
+def pictures_of(here: ForgetStore, number: int) -> set[bytes]:
+    """The stored pictures of a row in the shards of both sets."""
+    return {
+        sample.picture
+        for path in here.root.glob("curated/*/*/*.tar")
+        for sample in read_shard(path)
+        if sample.key == here.key(number)
+    }
+
+
+def requires_nothing_left(here: ForgetStore, pictures: set[bytes]) -> None:
+    found = texts_in(here.root)
+    secrets = [here.rows[n][name] for n in FAMILY for name in ("url", "caption", "note")]
+    for value in found:
+        assert value not in secrets
+        assert value not in pictures
+        if isinstance(value, bytes):
+            assert not any(secret.encode() in value for secret in secrets)
+    kept = [here.rows[n]["caption"] for n in range(len(here.rows)) if n not in FAMILY]
+    assert set(kept) <= found
+
+
+def test_nothing_of_what_is_forgotten_is_left_anywhere(here, tmp_path):
+    old = {name: here.manifest(name) for name in ("plain", "set")}
+    pictures = pictures_of(here, 1) | {textured_jpeg(1)}
+    assert len(pictures) == 2 and pictures <= texts_in(here.root) | {textured_jpeg(1)}
+    AnswerBook(here.store).put("ab" * 32, Answer("what a model said of it"))
+    (here.root / "tmp").mkdir(exist_ok=True)
+    (here.root / "tmp/half.tar").write_bytes(textured_jpeg(1))
+    outcome = forget(here.root, asked(here, tmp_path, 1), purge=True)
+    requires_nothing_left(here, pictures)
+    assert not list((here.root / "answers").rglob("*.json"))
+    assert outcome.purged["left"] == []
+    assert "none forgotten" in outcome.text()
+    assert set(outcome.purged["versions"]) == {f"{name}@{manifest.version}" for name, manifest in old.items()}
+
+
+def test_a_redacted_version_keeps_its_name_says_what_is_missing_and_is_sound(here, tmp_path):
+    old = {name: here.manifest(name) for name in ("plain", "set")}
+    forget(here.root, asked(here, tmp_path, 1), purge=True)
+    for name, before in old.items():
+        now = here.manifest(name)
+        assert verify(here.root / "curated" / name).errors == []
+        assert now.version == before.version
+        gone = sum(here.key(n) in keys_of(here, before, name) for n in FAMILY) if name == "plain" else None
+        redacted = sum(shard.redacted for shard in now.shards)
+        assert (before.rows - now.rows, redacted) == ((3, 3) if name == "plain" else (1, 1)), gone
+        assert (now.pool, [e.step for e in now.funnel]) == (before.pool, [e.step for e in before.funnel])
+        assert [v.version for v in versions(here.store, name)] == [before.version]
+        manifest = here.root / "curated" / name / f"{now.version}.json"
+        (superseded,) = [json.loads(p.read_text())["versions"] for p in here.root.glob("purges/*.json")]
+        assert superseded[f"{name}@{now.version}"]["is"] == hashlib.sha256(manifest.read_bytes()).hexdigest()
+        assert superseded[f"{name}@{now.version}"]["was"] != superseded[f"{name}@{now.version}"]["is"]
+
+
+def keys_of(here: ForgetStore, manifest: Any, name: str) -> set[str]:
+    return set()
+
+
+def test_what_is_not_touched_keeps_its_bytes(here, tmp_path):
+    old = here.manifest("plain")
+    forget(here.root, asked(here, tmp_path, 2), purge=True)
+    now = here.manifest("plain")
+    same = [a == b for a, b in zip(old.shards, now.shards, strict=True)]
+    assert same.count(False) == 1
+    assert [s.rows for s in now.shards] == [s.rows - (not kept) for s, kept in zip(old.shards, same, strict=True)]
+
+
+def test_the_loader_reads_a_redacted_set_and_duckdb_its_catalogue(here, tmp_path):
+    forget(here.root, asked(here, tmp_path, 1), purge=True)
+    from small_sets import small_spec
+
+    folder = here.root / "curated/plain"
+    (data,) = open_sets(small_spec([folder]).data)
+    assert data.rows == 6
+    for shard in data.shards:
+        samples = list(read_shard(folder / shard.tar))
+        assert len(samples) == shard.rows
+        assert all(Image.open(io.BytesIO(sample.picture)).size for sample in samples)
+    version = folder / here.manifest("plain").version
+    with duckdb.connect(str(version / "catalog.duckdb"), read_only=True) as connection:
+        connection.execute(f"SET file_search_path = '{version}'")
+        counts = (
+            "SELECT (SELECT count(*) FROM curated), (SELECT count(*) FROM samples), (SELECT count(url) FROM downloads)"
+        )
+        assert connection.execute(counts).fetchone() == (6, 9, 7)
+
+
+def test_runs_after_a_purge_make_what_they_would_have_made_without_it(here, made, tmp_path):
+    only_forgotten = made.copied(tmp_path / "only" / "store")
+    forget(only_forgotten.root, asked(only_forgotten, tmp_path, 1))
+    forget(here.root, asked(here, tmp_path, 1), purge=True)
+    before = here.web.asked.copy()
+    for name in ("plain", "set"):
+        result = here.run(name)
+        assert result.version == only_forgotten.run(name).version
+        assert verify(result.manifest).errors == []
+        assert here.run(name).version == result.version
+    assert here.web.asked == before
+    assert here.fates("plain") == {n: "dropped forget" if n in FAMILY else "curated" for n in range(9)}
+    (told,) = explain(here.root, here.key(1), "plain")
+    assert {place.fate_step for place in told.places} == {"forget"}
+    prune(here.root, remove=True, signals=True, grace_s=-1)
+    assert verify(here.root / "curated/plain").errors == []
+
+
+def test_a_second_purge_finds_nothing_to_do(here, tmp_path):
+    forget(here.root, asked(here, tmp_path, 1), purge=True)
+    before = {path: path.read_bytes() for path in here.root.rglob("*") if path.is_file()}
+    outcome = forget(here.root, None, purge=True)
+    assert (outcome.purged["files"], outcome.request) == (0, None)
+    assert {path: path.read_bytes() for path in here.root.rglob("*") if path.is_file()} == before
+    assert len(read_requests(here.store)) == 1
+
+
+def test_forgetting_first_and_purging_later_is_the_same(here, made, tmp_path):
+    at_once = made.copied(tmp_path / "once" / "store")
+    forget(at_once.root, asked(at_once, tmp_path, 1), purge=True)
+    forget(here.root, asked(here, tmp_path, 1))
+    here.run("plain")
+    forget(here.root, None, purge=True)
+    requires_nothing_left(here, {textured_jpeg(1)})
+    old = [version.version for version in versions(here.store, "plain")][1]
+    one, two = (read_manifest(s.root / f"curated/plain/{old}.json") for s in (here, at_once))
+    assert one == two
+    assert here.manifest("plain").version == at_once.run("plain").version
+
+
+def test_what_came_after_the_request_is_purged_too(here, tmp_path):
+    from conftest import write_table
+
+    forget(here.root, asked(here, tmp_path, 1))
+    url = here.web.put("/much_later.jpg", textured_jpeg(1))
+    rows = [{"url": url, "caption": "came later", "note": "later note"}, here.rows[2]]
+    here.run("plain", write_table(tmp_path / "later.parquet", rows))
+    version = here.manifest("plain").version
+    forget(here.root, None, purge=True)
+    assert not {url, "came later", "later note"} & texts_in(here.root)
+    assert here.run("plain", str(tmp_path / "later.parquet")).version == version
+
+
+def test_a_store_that_captured_its_pictures_is_purged(made, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(4):
+        (photos / f"{number}.jpg").write_bytes(textured_jpeg(number))
+        (photos / f"{number}.txt").write_text(f"photo {number}")
+    spec = {
+        "name": "photos",
+        "store": str(tmp_path / "s"),
+        "source": {"folder": str(photos)},
+        "steps": ["inspect_image"],
+    }
+    run_job(spec)
+    here = ForgetStore(tmp_path / "s", made.web, [], "")
+    stored = {sample.picture for p in here.root.glob("curated/*/*/*.tar") for sample in read_shard(p)}
+    forget(here.root, Asked("where", "caption = 'photo 1'"), purge=True)
+    found = texts_in(here.root)
+    assert len(stored & found) == 3
+    assert "photo 1" not in found
+    assert {"photo 0", "photo 2", "photo 3"} <= found
+    result = run_job(spec)
+    assert result.curated == 3
+    assert verify(result.manifest).errors == []
+
+
+def test_killed_anywhere_and_run_again_it_ends_the_same_and_versions_read_well_meanwhile(made, tmp_path):
+    """Killed at durable steps all along: the versions are sound before and after, and no run takes the store."""
+    whole = made.copied(tmp_path / "whole" / "store")
+    request = asked(whole, tmp_path, 1)
+    forget(whole.root, request, who="ada")
+    source = whole.copied(tmp_path / "forgotten" / "store")
+    steps = int(killed(source.copied(tmp_path / "counted" / "store").root, 0)["steps"])
+    forget(whole.root, None, purge=True)
+    points = sorted({round(1 + i * (steps - 1) / 17) for i in range(18)})
+    unfinished = 0
+    for point in points:
+        here = source.copied(tmp_path / f"killed{point}" / "store")
+        killed(here.root, point)
+        for name in ("plain", "set"):
+            manifest = here.manifest(name)
+            for shard in manifest.shards:
+                folder = here.root / "curated" / name
+                assert hashlib.sha256((folder / shard.tar).read_bytes()).hexdigest() == shard.tar_sha256, point
+        if (here.root / "purges/planned.json").exists():
+            unfinished += 1
+            with pytest.raises(StoreError, match="a purge was cut short"):
+                here.run("plain")
+        forget(here.root, None, purge=True)
+        assert digests(here.root) == digests(whole.root), point
+    assert unfinished > 5
+    requires_nothing_left(here, {textured_jpeg(1)})
+    assert verify(here.root / "curated/set").errors == []
+
+
+def killed(store: Path, point: int) -> dict[str, Any]:
+    """Purge a store in a child that is killed at its n-th durable step (0: never)."""
+    code = (
+        "import os, sys, json\nfrom killed_runs import _count_down\n"
+        "from curation.forget.forget import forget\n"
+        f"left = _count_down({point})\nforget({str(store)!r}, None, purge=True)\n"
+        f"print(json.dumps({{'steps': {point} - left[0]}}))"
+    )
+    here = Path(__file__).parent
+    path = {"PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | path, check=False
+    )
+    return json.loads(done.stdout) if done.returncode == 0 else {"killed": done.returncode}
+
+
+def digests(store: Path) -> dict[str, str]:
+    """SHA-256 of every file but catalogues and records of when something was asked."""
+    files = [path for path in store.rglob("*") if path.is_file() and path.suffix != ".duckdb"]
+    kept = [path for path in files if path.parent.name not in ("purges", "tmp", "forgotten") and path.name != "lock"]
+    return {str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
