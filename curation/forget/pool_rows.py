@@ -7,23 +7,32 @@ pictures, and these may hit others.
 Like `prune`, this lists folders: no record tells which operators have been at a part.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.forget.at_source import forgotten_rejected
 from curation.forget.tombstones import HASH_CHARS, TABLE, Tombstones, hash_of
+from curation.ingest import OURS
 from curation.storage.pool import Part, read_pool
 from curation.storage.store import FileRef, Store
 from curation.storage.tables import read_table
 from schemas.columns import KEY, SHA256, STORED_SHA256, URL
 
 _OF_PICTURES = (SHA256.name, STORED_SHA256.name)
+_CAPTURED = f"""
+    WITH named AS (SELECT *, coalesce(nullif({OURS}url, ''), {OURS}picture_sha256, 'origin:' || {OURS}origin) AS named,
+                          chr(10) || coalesce({OURS}caption, '') AS caption FROM read_parquet($file))
+    SELECT coalesce({OURS}own_key, substr(sha256(coalesce(named, '') || caption), 1, 32)) AS key,
+           substr(sha256(coalesce(named, caption)), 1, 32) AS address, {OURS}url AS url,
+           {OURS}picture_sha256 AS sha256, {OURS}stored_sha256 AS stored_sha256
+    FROM named"""  # keys and addresses as `ingest` makes them
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,9 @@ def hits(store: Store, asked: pa.Table) -> Hit:
                 rows[part.name] = rows_N
                 found.append(table)
         found += [_of_rejected(tombstones, rejected) for rejected in _all_rejected(store)]
+        found += [
+            _hashes_in(tombstones, rows, [rows[name] for name in _OF_PICTURES])[1] for rows in _all_captured(store)
+        ]
         own = pa.concat_tables(found)
         grown = _sorted(pa.concat_tables([known, own]))
         if grown.num_rows == known.num_rows:
@@ -80,14 +92,31 @@ def _name(store: Store, path: Path) -> str:
 def _hit_in(store: Store, part: Part, tombstones: Tombstones) -> tuple[np.ndarray, pa.Table]:
     """Positions of the rows of a part that are hit, and their own tombstones."""
     table = read_table(store, part.file, [KEY.name, "address", URL.name])
+    return _hashes_in(tombstones, table, list(_pictures_of(store, part.name)))
+
+
+def _hashes_in(
+    tombstones: Tombstones, table: pa.Table, pictures: Sequence[pa.ChunkedArray]
+) -> tuple[np.ndarray, pa.Table]:
+    """Positions of the rows (key, address, url; digests of their pictures) that are hit, and their tombstones."""
     hit_N = tombstones.rows(table)
-    pictures = list(_pictures_of(store, part.name))
     for column in pictures:
         hit_N = hit_N | tombstones.matches("picture", column)
     rows_N = np.flatnonzero(hit_N)
     at = pa.array(rows_N)
     own = [_table("key", table[KEY.name].take(at)), _table("url", table["address"].take(at))]
     return rows_N, pa.concat_tables([*own, *(_table("picture", column.take(at)) for column in pictures)])
+
+
+def captured_rows(store: Store, ref: FileRef) -> pa.Table:
+    """The rows that were taken from a file of a source which brings its pictures: key, address, url and digests."""
+    with duckdb.connect(":memory:") as connection:
+        return connection.sql(_CAPTURED, params={"file": str(store.path(ref.name))}).to_arrow_table()
+
+
+def _all_captured(store: Store) -> Iterator[pa.Table]:
+    for path in sorted(store.path("captures").glob("*.json")):
+        yield captured_rows(store, FileRef(**store.get(_name(store, path))["rows"]))
 
 
 def _pictures_of(store: Store, part: str) -> Iterator[pa.ChunkedArray]:

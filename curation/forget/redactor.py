@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.forget.at_source import blanked
+from curation.forget.pool_rows import captured_rows
 from curation.forget.tombstones import FORGET, HASH_CHARS, REASON, Tombstones
 from curation.ingest import MEMBER, OURS
 from curation.ingest import REASON as WHY_REJECTED
@@ -26,10 +27,6 @@ from schemas.columns import FATE, FATE_REASON, FATE_STEP, KEY, URL
 from schemas.shard import PoolTarWriter, ShardWriter, read_shard
 
 Change = Callable[[pa.Table, slice], pa.Table]  # of rows [start, stop) of a file
-_CAPTURED_KEY = f"""
-    SELECT coalesce({OURS}own_key, substr(sha256(coalesce(nullif({OURS}url, ''), {OURS}picture_sha256,
-           'origin:' || {OURS}origin, '') || chr(10) || coalesce({OURS}caption, '')), 1, 32)) AS key
-    FROM read_parquet($file)"""
 
 
 class Redactor:
@@ -114,7 +111,7 @@ class Redactor:
         if not gone_N.any() and not self._moved.keys() & set(tars):
             return
         tar, offset = f"{OURS}tar", f"{OURS}offset"
-        kept = {f"{OURS}{name}" for name in ("own_key", "picture_sha256", "failure")}
+        kept = {f"{OURS}own_key", f"{OURS}failure"}
 
         def change(table: pa.Table, here: slice) -> pa.Table:
             own = pc.if_else(pa.array(gone_N[here]), keys.slice(here.start, table.num_rows), table[f"{OURS}own_key"])
@@ -147,13 +144,8 @@ class Redactor:
 
     def _captured(self, ref: FileRef) -> tuple[np.ndarray, pa.Array]:
         """Which rows of a capture are forgotten, bool_N, and the keys of all."""
-        path = self._store.path(ref.name)
-        with duckdb.connect(":memory:") as connection:
-            keys = connection.execute(_CAPTURED_KEY, {"file": str(path)}).to_arrow_table()["key"]
-        gone_N = self._tombstones.matches("key", keys)
-        for name in (f"{OURS}picture_sha256", f"{OURS}stored_sha256"):
-            gone_N |= self._tombstones.matches("picture", pq.read_table(path, columns=[name])[name])
-        return gone_N, keys.combine_chunks()
+        keys = captured_rows(self._store, ref)["key"].combine_chunks()
+        return self._tombstones.matches("key", keys), keys
 
     def _relocated(self, table: pa.Table, tar: str, offset: str) -> pa.Table:
         """The table with the places of pictures in the copies of their tars."""
