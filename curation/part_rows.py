@@ -192,8 +192,14 @@ class PartRows:
         return pa.table({own: self.column(name) for own, name in step.judges_by.items()})
 
     def _values_digest(self, name: str) -> str:
-        values = self.column(name).to_pylist()
-        return hashlib.sha256(json.dumps(values, default=str, ensure_ascii=False).encode()).hexdigest()
+        own = self.plan.columns[name].name or name
+        return self.member.digests.get(own) or values_digest(self.column(name))
+
+
+def values_digest(column: pa.ChunkedArray) -> str:
+    """SHA-256 of the values of a column in a part, hex."""
+    values = json.dumps(column.to_pylist(), default=str, ensure_ascii=False)
+    return hashlib.sha256(values.encode()).hexdigest()
 
 
 def judged(values: pa.Table, refusals: Mapping[int, Failure]) -> pa.Table:

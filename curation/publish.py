@@ -191,11 +191,13 @@ def sizes_text(manifest: Manifest) -> str:
 
 def card(manifest: Manifest) -> str:
     """The data set card: what the set is, how it was made, how to read it."""
+    redacted = sum(shard.redacted for shard in manifest.shards)
     lines = [
         f"# {manifest.name}",
         "",
         f"Version `{manifest.version}`: {manifest.rows:,} image–text pairs out of {manifest.pool:,}, "
         f"in {len(manifest.shards)} shards. Made by Pairmill.",
+        *([f"{redacted:,} of its pairs were taken out of the shards later, on request."] if redacted else []),
         "",
         "## Funnel",
         "",

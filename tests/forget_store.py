@@ -85,6 +85,7 @@ class ForgetStore:
         """The specification of a set."""
         download = {"download": {"allow_networks": ["127.0.0.0/8"], "retries": 0, "isolate": False}}
         steps: list[Any] = [download, {"image_hash": {"kind": "phash"}}]
+        steps += [{"caption_stats": {}, "as": "note", "reads": {"caption": "note"}}]
         steps += [{"dedup": {"by": "phash", "within": 4, "prefer": ["note"]}}] if name == "set" else []
         source = {"table": table or self.table, "rows_per_part": 5}
         return {

@@ -7,18 +7,23 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from conftest import run_job, textured_jpeg, write_table
+from conftest import Silent, textured_jpeg, write_table
 from forget_store import ALIKE, CAPTIONED_AGAIN, TWIN, ForgetStore, counting_web, make_store
 
 from curation.analytics.diff import diff
 from curation.analytics.explain import explain
+from curation.analytics.what_if import what_if
 from curation.forget.asked import Asked
 from curation.forget.forget import forget
 from curation.forget.tombstones import read_requests
+from curation.job import Job
 from curation.verify import verify
 from flows.command_line import cli
 from schemas.errors import InputError, StoreError
 from schemas.pins import put_pin
+from schemas.pipeline import CurationSpec
+
+MOVES = {("", "forget"), ("steps[3] dedup", "")}  # where a forgotten row goes, and the one that it stood for
 
 
 @pytest.fixture(scope="module")
@@ -78,23 +83,26 @@ def test_all_four_selectors_find_the_row_with_its_other_captions_and_addresses(m
 
 
 def test_what_is_forgotten_is_dropped_and_its_near_duplicate_comes_back(here, tmp_path):
-    assert here.fates("set")[ALIKE] == "dropped steps[2] dedup"
+    assert here.fates("set")[ALIKE] == "dropped steps[3] dedup"
     before = here.manifest("set")
     forget(here.root, keys(here, tmp_path, 0), why="asked by its maker", who="ada")
+    supposed = what_if(Job.open(CurationSpec.model_validate(here.spec("set")), Silent()))
+    assert {supposed.counts[name] for name in ("in", "out")} == {1}
+    assert {(move.step_a, move.step_b) for move in supposed.moves} == MOVES
     result = here.run("set")
-    duplicates = dict.fromkeys((TWIN, CAPTIONED_AGAIN), "dropped steps[2] dedup")
+    duplicates = dict.fromkeys((TWIN, CAPTIONED_AGAIN), "dropped steps[3] dedup")
     curated = dict.fromkeys((1, 2, 3, 4, 5, ALIKE), "curated")
     assert here.fates("set") == {0: "dropped forget"} | curated | duplicates
     assert verify(result.manifest).errors == []
     assert result.version != before.version
     assert result.funnel[0]["reason"] == "1 forgotten on request"
     (told,) = explain(here.root, here.key(0), "set")
-    assert [step.outcome for step in told.steps] == ["dropped", "not reached", "not reached", "not reached"]
+    assert [step.outcome for step in told.steps] == ["dropped", *["not reached"] * 4]
     assert [place.fate for place in told.places] == ["dropped", "curated"]
     assert "of ada" in told.text()
     assert "asked by its maker" in told.text()
     moved = diff(here.root, f"set@{before.version}", "set").moves
-    assert {(move.step_a, move.step_b) for move in moved} == {("", "forget"), ("steps[2] dedup", "")}
+    assert {(move.step_a, move.step_b) for move in moved} == MOVES
 
 
 def test_other_captions_and_addresses_of_a_forgotten_picture_are_dropped_too(here, tmp_path):
@@ -157,25 +165,6 @@ def test_a_tombstone_tells_no_text(here, tmp_path):
     table = pq.read_table(here.root / request.file.name)
     assert set(table["kind"].to_pylist()) == {"key", "url", "host", "picture"}
     assert all(len(text) == 32 and int(text, 16) >= 0 for text in table["hash"].to_pylist())
-
-
-def test_pictures_that_come_with_a_source_are_forgotten_too(made, tmp_path):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for number in range(4):
-        (photos / f"{number}.jpg").write_bytes(textured_jpeg(number))
-        (photos / f"{number}.txt").write_text(f"photo {number}")
-    here = ForgetStore(tmp_path / "own", made.web, [], "")
-    spec = {"name": "photos", "store": str(here.root), "source": {"folder": str(photos)}, "steps": ["inspect_image"]}
-    run_job(spec)
-    forget(here.root, Asked("where", "caption = 'photo 1'"))
-    assert run_job(spec).curated == 3
-    (photos / "4.jpg").write_bytes(textured_jpeg(1))
-    (photos / "4.txt").write_text("the same photo again")
-    result = run_job(spec)
-    gone = [row for row in here.samples("photos").values() if row["fate_step"] == "forget"]
-    assert (result.curated, len(gone)) == (3, 2)
-    assert verify(result.manifest).errors == []
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,24 @@
 """A purge leaves nothing of what is forgotten in a store, and everything else as it was; killed anywhere, it ends."""
 
 import hashlib
-import io
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-from conftest import run_job, textured_jpeg
+from conftest import run_job, textured_jpeg, write_table
 from forget_store import CAPTIONED_AGAIN, TWIN, ForgetStore, counting_web, make_store
-from PIL import Image
+from small_sets import small_spec
 
 from curation.analytics.explain import explain
 from curation.forget.asked import Asked
-from curation.forget.forget import forget
+from curation.forget.forget import Forgotten, forget
 from curation.forget.tombstones import read_requests
 from curation.models.chat.answer_book import AnswerBook
 from curation.models.chat.question import Answer
@@ -26,11 +26,11 @@ from curation.prune import prune
 from curation.verify import verify
 from curation.versions import versions
 from schemas.errors import StoreError
-from schemas.manifest import read_manifest
+from schemas.manifest import Manifest, read_manifest
 from schemas.shard import read_shard
-from training.curated_set import open_sets
+from training.curated_set import Cache, open_sets
 
-POINTS = 11
+POINTS = 8
 FAMILY = (1, TWIN, CAPTIONED_AGAIN)
 
 
@@ -97,36 +97,49 @@ def requires_nothing_left(here: ForgetStore, pictures: set[bytes]) -> None:
     assert set(kept) <= found
 
 
-def test_nothing_of_what_is_forgotten_is_left_anywhere(here, tmp_path):
-    old = {name: here.manifest(name) for name in ("plain", "set")}
-    pictures = pictures_of(here, 1) | {textured_jpeg(1)}
-    assert pictures & texts_in(here.root)
+@dataclass
+class Purged:
+    """A store out of which row 1 is purged, and what it was before."""
+
+    here: ForgetStore
+    before: dict[str, Manifest]
+    pictures: set[bytes]
+    outcome: Forgotten
+
+
+@pytest.fixture(scope="module")
+def purged(made: ForgetStore, tmp_path_factory: pytest.TempPathFactory) -> Purged:
+    folder = tmp_path_factory.mktemp("purged")
+    here = made.copied(folder / "store")
     AnswerBook(here.store).put("ab" * 32, Answer("what a model said of it"))
-    (here.root / "tmp").mkdir(exist_ok=True)
-    (here.root / "tmp/half.tar").write_bytes(textured_jpeg(1))
-    outcome = forget(here.root, asked(here, tmp_path, 1), purge=True)
-    requires_nothing_left(here, pictures)
-    assert not list((here.root / "answers").rglob("*.json"))
-    assert outcome.purged["left"] == []
-    assert "none forgotten" in outcome.text()
-    assert set(outcome.purged["versions"]) == {f"{name}@{manifest.version}" for name, manifest in old.items()}
+    (here.root / "tmp/half").write_bytes(textured_jpeg(1))
+    before = {name: here.manifest(name) for name in ("plain", "set")}
+    pictures = pictures_of(here, 1)
+    assert pictures <= texts_in(here.root)
+    return Purged(here, before, pictures, forget(here.root, asked(here, folder, 1), purge=True))
 
 
-def test_a_redacted_version_keeps_its_name_says_what_is_missing_and_is_sound(here, tmp_path):
-    old = {name: here.manifest(name) for name in ("plain", "set")}
-    forget(here.root, asked(here, tmp_path, 1), purge=True)
-    for name, before in old.items():
-        now = here.manifest(name)
-        assert verify(here.root / "curated" / name).errors == []
-        assert now.version == before.version
-        redacted = sum(shard.redacted for shard in now.shards)
-        assert (before.rows - now.rows, redacted) == ((3, 3) if name == "plain" else (1, 1))
-        assert (now.pool, [e.step for e in now.funnel]) == (before.pool, [e.step for e in before.funnel])
-        assert [v.version for v in versions(here.store, name)] == [before.version]
-        manifest = here.root / "curated" / name / f"{now.version}.json"
-        (superseded,) = [json.loads(p.read_text())["versions"] for p in here.root.glob("purges/*.json")]
-        assert superseded[f"{name}@{now.version}"]["is"] == hashlib.sha256(manifest.read_bytes()).hexdigest()
-        assert superseded[f"{name}@{now.version}"]["was"] != superseded[f"{name}@{now.version}"]["is"]
+def test_nothing_of_what_is_forgotten_is_left_anywhere(purged):
+    requires_nothing_left(purged.here, purged.pictures | {textured_jpeg(1)})
+    assert not (purged.here.root / "answers").exists()
+    assert purged.outcome.purged["left"] == []
+    assert "none forgotten" in purged.outcome.text()
+    assert set(purged.outcome.purged["versions"]) == {f"{n}@{m.version}" for n, m in purged.before.items()}
+
+
+@pytest.mark.parametrize(("name", "missing"), [("plain", 3), ("set", 1)])
+def test_a_redacted_version_keeps_its_name_says_what_is_missing_and_is_sound(purged, name, missing):
+    here, before = purged.here, purged.before[name]
+    now = here.manifest(name)
+    assert verify(here.root / "curated" / name).errors == []
+    assert (now.version, now.pool) == (before.version, before.pool)
+    assert (before.rows - now.rows, sum(shard.redacted for shard in now.shards)) == (missing, missing)
+    assert [e.step for e in now.funnel] == [e.step for e in before.funnel]
+    assert now.funnel[0].reason == "3 forgotten on request"
+    manifest = here.root / "curated" / name / f"{now.version}.json"
+    (record,) = [json.loads(path.read_text()) for path in here.root.glob("purges/*.json")]
+    superseded = record["versions"][f"{name}@{now.version}"]
+    assert superseded["is"] == hashlib.sha256(manifest.read_bytes()).hexdigest() != superseded["was"]
 
 
 def test_what_is_not_touched_keeps_its_bytes(here, tmp_path):
@@ -138,24 +151,28 @@ def test_what_is_not_touched_keeps_its_bytes(here, tmp_path):
     assert [s.rows for s in now.shards] == [s.rows - (not kept) for s, kept in zip(old.shards, same, strict=True)]
 
 
-def test_the_loader_reads_a_redacted_set_and_duckdb_its_catalogue(here, tmp_path):
-    forget(here.root, asked(here, tmp_path, 1), purge=True)
-    from small_sets import small_spec
-
-    folder = here.root / "curated/plain"
+def test_the_loader_reads_a_redacted_set_and_duckdb_its_catalogue(purged):
+    folder = purged.here.root / "curated/plain"
     (data,) = open_sets(small_spec([folder]).data)
     assert data.rows == 6
-    for shard in data.shards:
-        samples = list(read_shard(folder / shard.tar))
-        assert len(samples) == shard.rows
-        assert all(Image.open(io.BytesIO(sample.picture)).size for sample in samples)
-    version = folder / here.manifest("plain").version
+    rows = data.from_row(0, 8, [0], Cache(0, 1, list))
+    assert {next(rows)[0].key for _ in range(6)} == {purged.here.key(n) for n in range(9) if n not in FAMILY}
+    version = folder / purged.here.manifest("plain").version
     with duckdb.connect(str(version / "catalog.duckdb"), read_only=True) as connection:
         connection.execute(f"SET file_search_path = '{version}'")
-        counts = (
-            "SELECT (SELECT count(*) FROM curated), (SELECT count(*) FROM samples), (SELECT count(url) FROM downloads)"
+        counted = (
+            "SELECT (SELECT count(*) FROM curated), (SELECT count(*) FROM samples), (FROM downloads SELECT count(url))"
         )
-        assert connection.execute(counts).fetchone() == (6, 9, 6)
+        assert connection.execute(counted).fetchone() == (6, 9, 6)
+
+
+def test_a_second_purge_finds_nothing_to_do(purged):
+    here = purged.here
+    before = {path: path.read_bytes() for path in here.root.rglob("*") if path.is_file()}
+    outcome = forget(here.root, None, purge=True)
+    assert (outcome.purged["files"], outcome.request) == (0, None)
+    assert {path: path.read_bytes() for path in here.root.rglob("*") if path.is_file()} == before
+    assert len(read_requests(here.store)) == 1
 
 
 def test_runs_after_a_purge_make_what_they_would_have_made_without_it(here, made, tmp_path):
@@ -163,26 +180,19 @@ def test_runs_after_a_purge_make_what_they_would_have_made_without_it(here, made
     forget(only_forgotten.root, asked(only_forgotten, tmp_path, 1))
     forget(here.root, asked(here, tmp_path, 1), purge=True)
     before = here.web.asked.copy()
+    signals = {str(path) for path in here.root.glob("commits/*/*")}  # one of them rides on a column of the source
     for name in ("plain", "set"):
         result = here.run(name)
         assert result.version == only_forgotten.run(name).version
         assert verify(result.manifest).errors == []
         assert here.run(name).version == result.version
     assert here.web.asked == before
+    assert {str(path) for path in here.root.glob("commits/*/*")} == signals
     assert here.fates("plain") == {n: "dropped forget" if n in FAMILY else "curated" for n in range(9)}
     (told,) = explain(here.root, here.key(1), "plain")
     assert {place.fate_step for place in told.places} == {"forget"}
     prune(here.root, remove=True, signals=True, grace_s=-1)
     assert verify(here.root / "curated/plain").errors == []
-
-
-def test_a_second_purge_finds_nothing_to_do(here, tmp_path):
-    forget(here.root, asked(here, tmp_path, 1), purge=True)
-    before = {path: path.read_bytes() for path in here.root.rglob("*") if path.is_file()}
-    outcome = forget(here.root, None, purge=True)
-    assert (outcome.purged["files"], outcome.request) == (0, None)
-    assert {path: path.read_bytes() for path in here.root.rglob("*") if path.is_file()} == before
-    assert len(read_requests(here.store)) == 1
 
 
 def test_forgetting_first_and_purging_later_is_the_same(here, made, tmp_path):
@@ -198,20 +208,21 @@ def test_forgetting_first_and_purging_later_is_the_same(here, made, tmp_path):
     assert here.manifest("plain").version == at_once.run("plain").version
 
 
-def test_what_came_after_the_request_is_purged_too(here, tmp_path):
-    from conftest import write_table
-
+def test_what_comes_after_the_request_brings_no_text_of_forgotten_rows_and_is_purged_too(here, tmp_path):
     forget(here.root, asked(here, tmp_path, 1))
     url = here.web.put("/much_later.jpg", textured_jpeg(1))
     rows = [{"url": url, "caption": "came later", "note": "later note"}, here.rows[2]]
+    rows.append(here.rows[1] | {"note": "another note of it"})
+    rows.append(here.rows[1] | {"caption": "another caption of it"})
     here.run("plain", write_table(tmp_path / "later.parquet", rows))
+    assert not {"another note of it", "another caption of it"} & texts_in(here.root)
     version = here.manifest("plain").version
     forget(here.root, None, purge=True)
     assert not {url, "came later", "later note"} & texts_in(here.root)
     assert here.run("plain", str(tmp_path / "later.parquet")).version == version
 
 
-def test_a_store_that_captured_its_pictures_is_purged(made, tmp_path):
+def test_pictures_that_came_with_a_source_are_purged_and_stay_out_when_they_come_again(made, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(4):
@@ -231,8 +242,12 @@ def test_a_store_that_captured_its_pictures_is_purged(made, tmp_path):
     assert len(stored & found) == 3
     assert "photo 1" not in found
     assert {"photo 0", "photo 2", "photo 3"} <= found
+    assert run_job(spec).curated == 3
+    (photos / "4.jpg").write_bytes(textured_jpeg(1))
+    (photos / "4.txt").write_text("the same photo again")
     result = run_job(spec)
-    assert result.curated == 3
+    gone = [row for row in here.samples("photos").values() if row["fate_step"] == "forget"]
+    assert (result.curated, len(gone)) == (3, 2)
     assert verify(result.manifest).errors == []
 
 

@@ -16,6 +16,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from curation.forget.at_source import forgotten_rejected
 from curation.forget.tombstones import HASH_CHARS, TABLE, Tombstones, hash_of
@@ -123,8 +124,9 @@ def _pictures_of(store: Store, part: str) -> Iterator[pa.ChunkedArray]:
     """The digests of pictures in a part, a column for every way in which they came."""
     for record in newest_records(store, part):
         if record["locations"]:
-            values = read_table(store, FileRef(**record["values"]))
-            yield from (values[name] for name in _OF_PICTURES if name in values.column_names)
+            values = FileRef(**record["values"])
+            there = pq.read_schema(store.path(values.name)).names
+            yield from read_table(store, values, [name for name in _OF_PICTURES if name in there]).columns
 
 
 def _all_rejected(store: Store) -> Iterator[pa.Table]:

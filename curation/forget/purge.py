@@ -55,11 +55,11 @@ def finish_purge(store: Store) -> PurgePlan:
     """Do what the planned purge says, if there is one: that of a process which was killed, or our own."""
     record = store.get(layout.purge_planned())
     if record is None:
-        return PurgePlan({}, ())
+        return PurgePlan({}, (), {})
     plan = PurgePlan.of(record)
     for folder in REFERRING:
         for path in sorted(store.path(folder).rglob("*.json")):
-            _switch_record(store, path, plan.files)
+            _switch_record(store, path, plan)
     for replaced in plan.versions:
         _switch_version(store, replaced)
     _write_catalogues(store)
@@ -70,11 +70,15 @@ def finish_purge(store: Store) -> PurgePlan:
     return plan
 
 
-def _switch_record(store: Store, path: Path, files: dict[str, FileRef]) -> None:
+def _switch_record(store: Store, path: Path, plan: PurgePlan) -> None:
     text = path.read_text(encoding="utf-8")
-    if not any(name in files for name in BLOB.findall(text)):
+    if not any(name in plan.files for name in BLOB.findall(text)):
         return
-    record = _switched(json.loads(text), files)
+    old = json.loads(text)
+    for member in old["parts"] if path.parent.name == "snapshots" else ():
+        if member["file"]["name"] in plan.digests:
+            member.setdefault("digests", plan.digests[member["file"]["name"]])
+    record = _switched(old, plan.files)
     if is_shard_record(path.name):
         record["rows"] = pq.read_metadata(store.path(record["parquet"]["name"])).num_rows
     store.replace(path, canonical_json(record))

@@ -41,17 +41,18 @@ class PurgePlan:
 
     files: dict[str, FileRef]
     versions: tuple[Replaced, ...]
+    digests: dict[str, dict[str, str]]  # of a source's columns in a part before, by the old file (see ingest.Member)
 
     def record(self) -> dict[str, Any]:
         """The plan as a record."""
         files = {name: ref.record() for name, ref in self.files.items()}
-        return {"files": files, "versions": [vars(version) for version in self.versions]}
+        return {"files": files, "versions": [vars(version) for version in self.versions], "digests": self.digests}
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "PurgePlan":
         """The plan of a record."""
         files = {name: FileRef(**ref) for name, ref in record["files"].items()}
-        return cls(files, tuple(Replaced(**version) for version in record["versions"]))
+        return cls(files, tuple(Replaced(**version) for version in record["versions"]), record["digests"])
 
 
 def plan_purge(store: Store, tombstones: Tombstones) -> PurgePlan:
@@ -68,7 +69,7 @@ def plan_purge(store: Store, tombstones: Tombstones) -> PurgePlan:
     _sidecars(store, redactor, rows, touched)
     replaced = tuple(_versions(store, redactor))
     _plans(store, redactor)
-    return PurgePlan(redactor.files, replaced)
+    return PurgePlan(redactor.files, replaced, redactor.digests)
 
 
 def records(store: Store, folder: str, pattern: str = "**/*.json") -> Iterator[tuple[str, Any]]:

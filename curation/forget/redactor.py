@@ -20,9 +20,10 @@ from curation.forget.pool_rows import captured_rows
 from curation.forget.tombstones import FORGET, HASH_CHARS, REASON, Tombstones
 from curation.ingest import MEMBER, OURS
 from curation.ingest import REASON as WHY_REJECTED
+from curation.part_rows import values_digest
 from curation.storage.sidecars import COMPUTED
 from curation.storage.store import FileRef, Store
-from curation.storage.tables import ROW_GROUP_ROWS, parquet_writer
+from curation.storage.tables import ROW_GROUP_ROWS, parquet_writer, read_table
 from schemas.columns import FATE, FATE_REASON, FATE_STEP, KEY, URL
 from schemas.shard import PoolTarWriter, ShardWriter, read_shard
 
@@ -38,6 +39,7 @@ class Redactor:
         self._seen: set[str] = set()
         self._moved: dict[str, dict[int, int]] = {}  # tar → offset → offset in its copy
         self.files: dict[str, FileRef] = {}
+        self.digests: dict[str, dict[str, str]] = {}  # by file of a snapshot's members: column → digest
 
     def part(self, ref: FileRef) -> np.ndarray:
         """URL and caption of a part's rows go; returns which rows are forgotten, bool_N."""
@@ -46,8 +48,11 @@ class Redactor:
         return gone_N
 
     def members(self, ref: FileRef, gone_N: np.ndarray) -> None:
-        """The source's own columns go."""
+        """The source's own columns go; digests of their values stay, because they are in fingerprints."""
         self._blank(ref, gone_N, {MEMBER})
+        if ref.name in self.files:
+            table = read_table(self._store, ref)
+            self.digests[ref.name] = {name: values_digest(table[name]) for name in table.column_names if name != MEMBER}
 
     def rejected(self, ref: FileRef) -> None:
         """What the source said of rows that failed there goes."""
