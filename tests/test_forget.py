@@ -3,7 +3,9 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -13,9 +15,10 @@ from forget_store import ALIKE, CAPTIONED_AGAIN, TWIN, ForgetStore, counting_web
 from curation.analytics.diff import diff
 from curation.analytics.explain import explain
 from curation.analytics.what_if import what_if
+from curation.fetch.block_lists import BlockLists
 from curation.forget.asked import Asked
 from curation.forget.forget import forget
-from curation.forget.tombstones import read_requests
+from curation.forget.tombstones import Tombstones, hash_of, read_requests
 from curation.job import Job
 from curation.verify import verify
 from flows.command_line import cli
@@ -157,6 +160,29 @@ def test_the_same_request_twice_is_one_and_a_selection_does_not_depend_on_how_it
     forget(other.root, Asked("urls", other.file(tmp_path, "http://elsewhere.example/x.jpg")))
     forget(other.root, Asked("urls", other.file(tmp_path, other.rows[1]["url"])), why="another reason")
     assert here.run("plain").version == other.run("plain").version
+
+
+def test_hosts_match_as_block_lists_do():
+    """Vectorised and one by one: the host itself and those below it, whatever else stands in the URL."""
+    lists = BlockLists(frozenset({"a.example", "127.0.0.1", "xn--mnchen-3ya.example"}))
+    urls = ["http://a.example/x", "https://img.a.example:8080/y?q=http://b.example", "http://me:pw@A.Example", None]
+    urls += ["http://nota.example/", "http://a.example.org/a.example/", "http://example/", "HTTP://a.example.#x"]
+    urls += ["http://127.0.0.1:80/", "http://1.127.0.0.1.example", "https://münchen.example/ü", "no url", "", "http://"]
+    hosts = [(urlsplit(url).hostname or "") if url else "" for url in urls]
+    hosts = [host if host.isascii() else host.encode("idna").decode() for host in hosts]
+    table = pa.table({"kind": ["host"] * 3, "hash": [hash_of(host) for host in sorted(lists.domains)]})
+    none = pa.nulls(len(urls), pa.string())
+    found = Tombstones([table]).rows(pa.table({"key": none, "address": none, "url": pa.array(urls)}))
+    assert found.tolist() == [bool(lists.host(host)) for host in hosts]
+    assert found.sum() == 6
+
+
+def test_a_hash_of_another_length_or_none_matches_nothing():
+    known = Tombstones([pa.table({"kind": ["key"] * 2, "hash": [hash_of("a"), hash_of("b")]})])
+    given = pa.chunked_array([[hash_of("a"), None, ""], [hash_of("b")[:31], hash_of("b") + "more", hash_of("c")]])
+    assert known.matches("key", given).tolist() == [True, False, False, False, True, False]
+    assert known.matches("key", given.slice(1, 0)).tolist() == []
+    assert not known.matches("url", given).any()
 
 
 def test_a_tombstone_tells_no_text(here, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import run_job, textured_jpeg, write_table
@@ -19,10 +20,15 @@ from small_sets import small_spec
 from curation.analytics.explain import explain
 from curation.forget.asked import Asked
 from curation.forget.forget import Forgotten, forget
-from curation.forget.tombstones import read_requests
+from curation.forget.tombstones import hash_of, read_requests
 from curation.models.chat.answer_book import AnswerBook
 from curation.models.chat.question import Answer
 from curation.prune import prune
+from curation.storage import sidecars
+from curation.storage.pool import Part, extend_pool, read_pool
+from curation.storage.sidecars import Sidecar
+from curation.storage.store import Store
+from curation.storage.tables import put_table
 from curation.verify import verify
 from curation.versions import versions
 from schemas.errors import StoreError
@@ -166,6 +172,33 @@ def test_the_loader_reads_a_redacted_set_and_duckdb_its_catalogue(purged):
         assert connection.execute(counted).fetchone() == (6, 9, 6)
 
 
+def list_of(here: ForgetStore, pattern: str) -> list[Path]:
+    return sorted(here.root.glob(pattern))
+
+
+def test_a_file_that_two_parts_share_is_redacted_for_one_of_them_only(tmp_path):
+    store = Store.open(tmp_path / "store")
+    values = put_table(store, pa.table({"_computed": [True, True], "_status": ["ok", "ok"], "width_px": [640, 480]}))
+    for part in ("00000-000000", "00001-000000"):
+        keys = [hash_of(f"{part} {row}") for row in range(2)]
+        columns = {
+            "key": keys,
+            "url": ["u", "v"],
+            "caption": ["a", "b"],
+            "address": [hash_of("u" + part), hash_of("v" + part)],
+        }
+        extend_pool(store, read_pool(store), [Part(part, 2, put_table(store, pa.table(columns)))], [])
+        sidecars.commit(store, Sidecar(part, "inspect_image", "ab" * 32, 0, values))
+    (tmp_path / "keys").write_text(hash_of("00000-000000 0"))
+    forget(store.root, Asked("keys", str(tmp_path / "keys")), purge=True)
+    found = [
+        sidecars.read_values(store, sidecars.latest(store, part, "inspect_image", "ab" * 32)).to_pydict()
+        for part in ("00000-000000", "00001-000000")
+    ]
+    assert found[0] == {"_computed": [True, True], "_status": [None, "ok"], "width_px": [None, 480]}
+    assert found[1] == {"_computed": [True, True], "_status": ["ok", "ok"], "width_px": [640, 480]}
+
+
 def test_a_second_purge_finds_nothing_to_do(purged):
     here = purged.here
     before = {path: path.read_bytes() for path in here.root.rglob("*") if path.is_file()}
@@ -180,14 +213,14 @@ def test_runs_after_a_purge_make_what_they_would_have_made_without_it(here, made
     forget(only_forgotten.root, asked(only_forgotten, tmp_path, 1))
     forget(here.root, asked(here, tmp_path, 1), purge=True)
     before = here.web.asked.copy()
-    signals = {str(path) for path in here.root.glob("commits/*/*")}  # one of them rides on a column of the source
+    signals = list_of(here, "commits/*/*/*.json")  # one of them rides on a column of the source
     for name in ("plain", "set"):
         result = here.run(name)
         assert result.version == only_forgotten.run(name).version
         assert verify(result.manifest).errors == []
         assert here.run(name).version == result.version
     assert here.web.asked == before
-    assert {str(path) for path in here.root.glob("commits/*/*")} == signals
+    assert list_of(here, "commits/*/*/*.json") == signals
     assert here.fates("plain") == {n: "dropped forget" if n in FAMILY else "curated" for n in range(9)}
     (told,) = explain(here.root, here.key(1), "plain")
     assert {place.fate_step for place in told.places} == {"forget"}

@@ -133,7 +133,7 @@ def _purge(store: Store, said: dict[str, Any]) -> dict[str, Any]:
             "forget: the purge is not clean; run it again, and report this if it stays so:\n" + "\n".join(wrong)
         )
     labels = [f"{name}@{version}" for name, version in versions]
-    return {"files": len(before.files) + len(done.files), "versions": labels, **asdict(proof), "proof": proof.text()}
+    return {"files": len(before.old) + len(done.old), "versions": labels, **asdict(proof), "proof": proof.text()}
 
 
 def _put(store: Store, new: pa.Table, said: dict[str, Any]) -> Request | None:

@@ -44,7 +44,7 @@ _DATA_FILES = ("shard-*", "holdout-*", "samples-*")
 def purge(store: Store, tombstones: Tombstones) -> PurgePlan:
     """Remove all that tombstones hit; returns what was done. The caller holds the store alone."""
     plan = plan_purge(store, tombstones)
-    if plan.files:
+    if plan.copies:
         store.put(layout.purge_planned(), plan.record())
         finish_purge(store)
     _remove_left_over(store)
@@ -57,31 +57,40 @@ def finish_purge(store: Store) -> PurgePlan:
     if record is None:
         return PurgePlan({}, (), {})
     plan = PurgePlan.of(record)
+    listed = set[str]()
     for folder in REFERRING:
         for path in sorted(store.path(folder).rglob("*.json")):
-            _switch_record(store, path, plan)
+            listed |= _switch_record(store, path, plan)
     for replaced in plan.versions:
         _switch_version(store, replaced)
     _write_catalogues(store)
-    _remove_old(store, plan)
+    _remove_old(store, plan.old - listed)
     shutil.rmtree(store.path("answers"), ignore_errors=True)
     _record(store, plan)
     store.path(layout.purge_planned()).unlink()
     return plan
 
 
-def _switch_record(store: Store, path: Path, plan: PurgePlan) -> None:
+def _switch_record(store: Store, path: Path, plan: PurgePlan) -> set[str]:
+    """Let a record list the copies; returns which of the old files it still lists, because they are another part's."""
     text = path.read_text(encoding="utf-8")
-    if not any(name in plan.files for name in BLOB.findall(text)):
-        return
-    old = json.loads(text)
-    for member in old["parts"] if path.parent.name == "snapshots" else ():
-        if member["file"]["name"] in plan.digests:
-            member.setdefault("digests", plan.digests[member["file"]["name"]])
-    record = _switched(old, plan.files)
-    if is_shard_record(path.name):
+    if plan.old.isdisjoint(BLOB.findall(text)):
+        return set()
+    folder, record = path.relative_to(store.root).parts[0], json.loads(text)
+    if folder == "snapshots":
+        record["parts"] = [_switched_member(member, plan) for member in record["parts"]]
+    record = _switched(record, plan.copies_for(path.parts[-3] if folder == "commits" else ""))
+    if folder == "plans" and is_shard_record(path.name):
         record["rows"] = pq.read_metadata(store.path(record["parquet"]["name"])).num_rows
     store.replace(path, canonical_json(record))
+    return plan.old & set(BLOB.findall(json.dumps(record)))
+
+
+def _switched_member(member: dict[str, Any], plan: PurgePlan) -> dict[str, Any]:
+    """A part of a snapshot with its copies, and with the digests that fingerprints ride on."""
+    copies = plan.copies_for(member["part"]["name"])
+    digests = plan.digests.get(member["file"]["name"]) if member["file"]["name"] in copies else None
+    return _switched(member if digests is None or "digests" in member else member | {"digests": digests}, copies)
 
 
 def _switched(value: Any, files: dict[str, FileRef]) -> Any:
@@ -134,9 +143,9 @@ def _write_catalogues(store: Store) -> None:
         write_catalogue(store, chosen, ledger_files(store, chosen))
 
 
-def _remove_old(store: Store, plan: PurgePlan) -> None:
+def _remove_old(store: Store, names: set[str]) -> None:
     """Remove the old files, and what a run that did not end has linked to them."""
-    old = [path for path in map(store.path, plan.files) if path.exists()]
+    old = [path for path in map(store.path, sorted(names)) if path.exists()]
     inodes = {path.stat().st_ino for path in old}
     for link in store.path("curated").glob("*/*/*"):
         if link.is_file() and link.stat().st_ino in inodes:
@@ -146,7 +155,7 @@ def _remove_old(store: Store, plan: PurgePlan) -> None:
 
 
 def _record(store: Store, plan: PurgePlan) -> None:
-    said = {"files": len(plan.files), "at": time.time(), "versions": {}}
+    said = {"files": len(plan.old), "at": time.time(), "versions": {}}
     for one in plan.versions:
         path = store.path(layout.curated(one.name, f"{one.version}.json"))
         said["versions"][f"{one.name}@{one.version}"] = {"was": one.was, "is": file_sha256(path)}  # type: ignore[index]

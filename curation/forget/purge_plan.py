@@ -37,22 +37,31 @@ class Replaced:
 
 @dataclass(frozen=True)
 class PurgePlan:
-    """Old files by name with their copies, and manifests that take the place of old ones."""
+    """Copies of old files (see Redactor.copies), and manifests that take the place of old ones."""
 
-    files: dict[str, FileRef]
+    copies: dict[str, dict[str, FileRef]]
     versions: tuple[Replaced, ...]
     digests: dict[str, dict[str, str]]  # of a source's columns in a part before, by the old file (see ingest.Member)
 
     def record(self) -> dict[str, Any]:
         """The plan as a record."""
-        files = {name: ref.record() for name, ref in self.files.items()}
-        return {"files": files, "versions": [vars(version) for version in self.versions], "digests": self.digests}
+        copies = {part: {name: ref.record() for name, ref in own.items()} for part, own in self.copies.items()}
+        return {"copies": copies, "versions": [vars(version) for version in self.versions], "digests": self.digests}
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "PurgePlan":
         """The plan of a record."""
-        files = {name: FileRef(**ref) for name, ref in record["files"].items()}
-        return cls(files, tuple(Replaced(**version) for version in record["versions"]), record["digests"])
+        copies = {part: {name: FileRef(**ref) for name, ref in own.items()} for part, own in record["copies"].items()}
+        return cls(copies, tuple(Replaced(**version) for version in record["versions"]), record["digests"])
+
+    @property
+    def old(self) -> set[str]:
+        """The names of the old files."""
+        return {name for own in self.copies.values() for name in own}
+
+    def copies_for(self, part: str) -> dict[str, FileRef]:
+        """The copies of what records of a part list."""
+        return self.copies.get("", {}) | self.copies.get(part, {})
 
 
 def plan_purge(store: Store, tombstones: Tombstones) -> PurgePlan:
@@ -69,7 +78,7 @@ def plan_purge(store: Store, tombstones: Tombstones) -> PurgePlan:
     _sidecars(store, redactor, rows, touched)
     replaced = tuple(_versions(store, redactor))
     _plans(store, redactor)
-    return PurgePlan(redactor.files, replaced, redactor.digests)
+    return PurgePlan(redactor.copies, replaced, redactor.digests)
 
 
 def records(store: Store, folder: str, pattern: str = "**/*.json") -> Iterator[tuple[str, Any]]:
@@ -83,8 +92,9 @@ def _snapshots(store: Store, redactor: Redactor, hit: dict[str, np.ndarray]) -> 
     for _, record in records(store, "snapshots"):
         redactor.rejected(FileRef(**record["rejected"]))
         for member in record["parts"]:
-            if member["part"]["name"] in hit:
-                redactor.members(FileRef(**member["file"]), hit[member["part"]["name"]])
+            part = member["part"]["name"]
+            if part in hit:
+                redactor.members(FileRef(**member["file"]), hit[part], part)
 
 
 def _touched_tars(store: Store, redactor: Redactor, hit: dict[str, np.ndarray]) -> set[str]:
@@ -101,13 +111,13 @@ def _touched_tars(store: Store, redactor: Redactor, hit: dict[str, np.ndarray]) 
 
 def _sidecars(store: Store, redactor: Redactor, rows: dict[str, np.ndarray], touched: set[str]) -> None:
     for part, gone_N in rows.items():
-        for _, record in records(store, f"commits/{part}"):
+        for _, record in records(store, f"commits/{part}") if touched or gone_N.any() else ():
             if gone_N.any():
-                redactor.values(FileRef(**record["values"]), gone_N)
+                redactor.values(FileRef(**record["values"]), gone_N, part)
                 for ledger in record["ledgers"]:
                     redactor.ledger(FileRef(**ledger))
             if record["locations"] and (gone_N.any() or touched & {tar["name"] for tar in record["tars"]}):
-                redactor.locations(FileRef(**record["locations"]), gone_N)
+                redactor.locations(FileRef(**record["locations"]), gone_N, part)
 
 
 def _versions(store: Store, redactor: Redactor) -> Iterator[Replaced]:
@@ -136,13 +146,13 @@ def _shard(redactor: Redactor, folder: Path, shard: ShardEntry) -> ShardEntry:
     gone = redactor.shard(old, folder / shard.parquet)
     if not gone:
         return shard
-    parquet = redactor.files[old.name]
+    parquet = redactor.copy_of(old)
     change: dict[str, Any] = {"parquet": _renamed(shard.parquet, parquet), "parquet_sha256": parquet.sha256}
     change |= {"parquet_bytes": parquet.bytes, "rows": shard.rows - gone, "redacted": shard.redacted + gone}
     if shard.tar is not None:
         old_tar = _ref(shard.tar, str(shard.tar_sha256), shard.tar_bytes or 0)
         redactor.shard_tar(old_tar, folder / shard.tar)
-        tar = redactor.files[old_tar.name]
+        tar = redactor.copy_of(old_tar)
         change |= {"tar": _renamed(shard.tar, tar), "tar_sha256": tar.sha256, "tar_bytes": tar.bytes}
     return shard.model_copy(update=change)
 
@@ -150,8 +160,8 @@ def _shard(redactor: Redactor, folder: Path, shard: ShardEntry) -> ShardEntry:
 def _sample(redactor: Redactor, folder: Path, sample: SampleEntry) -> SampleEntry:
     old = _ref(sample.parquet, sample.parquet_sha256, sample.parquet_bytes)
     redactor.samples(old, folder / sample.parquet)
-    new = redactor.files.get(old.name)
-    if new is None:
+    new = redactor.copy_of(old)
+    if new == old:
         return sample
     change = {"parquet": _renamed(sample.parquet, new), "parquet_sha256": new.sha256, "parquet_bytes": new.bytes}
     return sample.model_copy(update=change)

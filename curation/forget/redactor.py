@@ -2,6 +2,9 @@
 
 Rows of the pool keep their place, because sidecars join by position: their values become NULL. Rows of shards, lines of
 ledgers and members of tars go.
+
+Files are named by their content, so two parts may share one whose rows are known by position only; of that, each part
+has a copy of its own.
 """
 
 import hashlib
@@ -31,15 +34,19 @@ Change = Callable[[pa.Table, slice], pa.Table]  # of rows [start, stop) of a fil
 
 
 class Redactor:
-    """Redacts files of one store; `files` maps the name of each that was touched to its copy."""
+    """Redacts files of one store; `copies` has, by part ("": of any), old name → copy of what was touched."""
 
     def __init__(self, store: Store, tombstones: Tombstones) -> None:
         self._store = store
         self._tombstones = tombstones
-        self._seen: set[str] = set()
+        self._seen: set[tuple[str, str]] = set()
         self._moved: dict[str, dict[int, int]] = {}  # tar → offset → offset in its copy
-        self.files: dict[str, FileRef] = {}
+        self.copies: dict[str, dict[str, FileRef]] = {}
         self.digests: dict[str, dict[str, str]] = {}  # by file of a snapshot's members: column → digest
+
+    def copy_of(self, ref: FileRef, part: str = "") -> FileRef:
+        """The copy of a file, or the file itself where nothing of it is forgotten."""
+        return self.copies.get(part, {}).get(ref.name, ref)
 
     def part(self, ref: FileRef) -> np.ndarray:
         """URL and caption of a part's rows go; returns which rows are forgotten, bool_N."""
@@ -47,10 +54,10 @@ class Redactor:
         self._blank(ref, gone_N, {KEY.name, "address"})
         return gone_N
 
-    def members(self, ref: FileRef, gone_N: np.ndarray) -> None:
+    def members(self, ref: FileRef, gone_N: np.ndarray, part: str) -> None:
         """The source's own columns go; digests of their values stay, because they are in fingerprints."""
-        self._blank(ref, gone_N, {MEMBER})
-        if ref.name in self.files:
+        self._blank(ref, gone_N, {MEMBER}, part)
+        if self.copy_of(ref, part) != ref:
             table = read_table(self._store, ref)
             self.digests[ref.name] = {name: values_digest(table[name]) for name in table.column_names if name != MEMBER}
 
@@ -58,21 +65,21 @@ class Redactor:
         """What the source said of rows that failed there goes."""
         self._blank(ref, self._by_key(ref), {KEY.name, WHY_REJECTED})
 
-    def values(self, ref: FileRef, gone_N: np.ndarray) -> None:
+    def values(self, ref: FileRef, gone_N: np.ndarray, part: str) -> None:
         """All signals of the rows go."""
-        self._blank(ref, gone_N, {COMPUTED})
+        self._blank(ref, gone_N, {COMPUTED}, part)
 
     def samples(self, ref: FileRef, path: Path | None = None) -> None:
         """Of a row in the wide table its key stays, and that it was forgotten."""
         gone_N = self._by_key(ref, path)
         if gone_N.any():
-            self._rewrite(ref, lambda table, here: _as_forgotten(table, gone_N[here]), path)
+            self._rewrite(ref, lambda table, here: _as_forgotten(table, gone_N[here]), path=path)
 
     def shard(self, ref: FileRef, path: Path | None = None) -> int:
         """Rows leave a shard's Parquet; returns how many."""
         gone_N = self._by_key(ref, path)
         if gone_N.any():
-            self._rewrite(ref, lambda table, here: _without(table, gone_N[here]), path)
+            self._rewrite(ref, lambda table, here: _without(table, gone_N[here]), path=path)
         return int(gone_N.sum())
 
     def shard_tar(self, ref: FileRef, path: Path | None = None) -> None:
@@ -82,7 +89,7 @@ class Redactor:
                 for sample in read_shard(path or self._store.path(ref.name)):
                     if not self._tombstones.matches("key", pa.array([sample.key]))[0]:
                         writer.add(sample.key, sample.members)
-            self.files[ref.name] = file.ref
+            self._note(ref, file.ref)
 
     def ledger(self, ref: FileRef) -> None:
         """The lines of forgotten URLs go."""
@@ -124,11 +131,11 @@ class Redactor:
 
         self._rewrite(ref, change)
 
-    def locations(self, ref: FileRef, gone_N: np.ndarray) -> None:
+    def locations(self, ref: FileRef, gone_N: np.ndarray, part: str) -> None:
         """The places of the rows' pictures go, and those of others follow their tars."""
         rows = pq.read_table(self._store.path(ref.name), columns=["row"])["row"].to_numpy()
         gone_L = gone_N[rows]
-        self._rewrite(ref, lambda table, here: self._relocated(_without(table, gone_L[here]), "tar", "offset"))
+        self._rewrite(ref, lambda table, here: self._relocated(_without(table, gone_L[here]), "tar", "offset"), part)
 
     def pool_tar(self, ref: FileRef) -> None:
         """Pictures of forgotten URLs, and any with the same bytes, leave a tar of the pool."""
@@ -145,7 +152,7 @@ class Redactor:
                 if not gone:
                     data = old.extractfile(member).read()  # type: ignore[union-attr]
                     moved[member.offset_data] = writer.add(member.name, data)
-        self.files[ref.name] = file.ref
+        self._note(ref, file.ref)
 
     def _captured(self, ref: FileRef) -> tuple[np.ndarray, pa.Array]:
         """Which rows of a capture are forgotten, bool_N, and the keys of all."""
@@ -157,22 +164,26 @@ class Redactor:
         places = list(zip(table[tar].to_pylist(), table[offset].to_pylist(), strict=True))
         if not any(name in self._moved for name, _ in places):
             return table
-        names = [self.files[name].name if name in self._moved else name for name, _ in places]
+        names = [self._copied_tar(name) for name, _ in places]
         offsets = [self._moved[name][at] if name in self._moved else at for name, at in places]
         table = _with(table, tar, pa.array(names, pa.string()))
         return _with(table, offset, pa.array(offsets, pa.int64()))
+
+    def _copied_tar(self, name: str | None) -> str | None:
+        copy = self.copies.get("", {}).get(name or "")
+        return copy.name if copy else name
 
     def _by_key(self, ref: FileRef, path: Path | None = None) -> np.ndarray:
         keys = pq.read_table(path or self._store.path(ref.name), columns=[KEY.name])[KEY.name]
         return self._tombstones.matches("key", keys)
 
-    def _blank(self, ref: FileRef, gone_N: np.ndarray, kept: set[str]) -> None:
+    def _blank(self, ref: FileRef, gone_N: np.ndarray, kept: set[str], part: str = "") -> None:
         if gone_N.any():
-            self._rewrite(ref, lambda table, here: blanked(table, gone_N[here], kept))
+            self._rewrite(ref, lambda table, here: blanked(table, gone_N[here], kept), part)
 
-    def _rewrite(self, ref: FileRef, change: Change, path: Path | None = None) -> None:
-        """Write a changed copy, row group by row group; what comes out as it was is no copy."""
-        if not self._is_new(ref):
+    def _rewrite(self, ref: FileRef, change: Change, part: str = "", path: Path | None = None) -> None:
+        """Write a changed copy, row group by row group."""
+        if not self._is_new(ref, part):
             return
         start = 0
         with (
@@ -185,12 +196,16 @@ class Redactor:
                 changed = change(table, slice(start, start + table.num_rows))
                 writer.write_table(changed.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
                 start += table.num_rows
-        if file.ref.sha256 != ref.sha256:
-            self.files[ref.name] = file.ref
+        self._note(ref, file.ref, part)
 
-    def _is_new(self, ref: FileRef) -> bool:
-        seen = ref.name in self._seen
-        self._seen.add(ref.name)
+    def _note(self, old: FileRef, new: FileRef, part: str = "") -> None:
+        """Remember a copy; what came out as it was is none."""
+        if new.sha256 != old.sha256:
+            self.copies.setdefault(part, {})[old.name] = new
+
+    def _is_new(self, ref: FileRef, part: str = "") -> bool:
+        seen = (part, ref.name) in self._seen
+        self._seen.add((part, ref.name))
         return not seen
 
 
@@ -214,9 +229,11 @@ def _without(table: pa.Table, gone_N: np.ndarray) -> pa.Table:
 
 
 def _as_forgotten(table: pa.Table, gone_N: np.ndarray) -> pa.Table:
-    table = blanked(table, gone_N, {KEY.name})
+    """The wide table as `samples` writes it of forgotten rows: those that failed at the source have failed there."""
+    table = blanked(table, gone_N, {KEY.name, FATE.name, FATE_STEP.name, FATE_REASON.name})
+    dropped = pc.and_(pa.array(gone_N), pc.not_equal(table[FATE_STEP.name], "source"))
     for name, text in ((FATE.name, "dropped"), (FATE_STEP.name, FORGET), (FATE_REASON.name, REASON)):
-        table = _with(table, name, pc.if_else(pa.array(gone_N), text, table[name]))
+        table = _with(table, name, pc.if_else(dropped, text, table[name]))
     return table
 
 
