@@ -136,6 +136,15 @@ def test_what_arrives_later_under_another_caption_or_address_stays_out_and_is_no
     assert all(picture not in path.read_bytes() for path in set(here.root.glob("blobs/*/*.tar")) - tars)
 
 
+def test_an_error_page_that_many_urls_give_is_no_picture(here, tmp_path):
+    rows = [
+        {"url": here.web.put(f"/gone{i}", b"<html>gone</html>"), "caption": f"gone {i}", "note": ""} for i in range(3)
+    ]
+    here.run("plain", write_table(tmp_path / "gone.parquet", rows))
+    assert {row["fate_step"] for row in here.samples("plain").values()} == {"steps[0] download"}
+    assert forget(here.root, Asked("where", "caption = 'gone 1'", "plain"), dry_run=True).rows == 1
+
+
 def test_a_forgotten_url_is_never_asked_for(here, tmp_path):
     url = here.web.put("/future.jpg", textured_jpeg(99))
     forget(here.root, Asked("urls", here.file(tmp_path, url)))

@@ -63,9 +63,7 @@ def hits(store: Store, asked: pa.Table) -> Hit:
                 rows[part.name] = rows_N
                 found.append(table)
         found += [_of_rejected(tombstones, rejected) for rejected in _all_rejected(store)]
-        found += [
-            _hashes_in(tombstones, rows, [rows[name] for name in _OF_PICTURES])[1] for rows in _all_captured(store)
-        ]
+        found += [_hashes_in(tombstones, rows, _digests(rows))[1] for rows in _all_captured(store)]
         own = pa.concat_tables(found)
         grown = _sorted(pa.concat_tables([known, own]))
         if grown.num_rows == known.num_rows:
@@ -126,7 +124,15 @@ def _pictures_of(store: Store, part: str) -> Iterator[pa.ChunkedArray]:
         if record["locations"]:
             values = FileRef(**record["values"])
             there = pq.read_schema(store.path(values.name)).names
-            yield from read_table(store, values, [name for name in _OF_PICTURES if name in there]).columns
+            yield from _digests(read_table(store, values, [name for name in _OF_PICTURES if name in there]))
+
+
+def _digests(table: pa.Table) -> list[pa.ChunkedArray]:
+    """The columns of digests, but not of bytes that no picture was made of: many hosts send the same error page."""
+    if set(_OF_PICTURES) <= set(table.column_names):
+        fetched, stored = (table[name] for name in _OF_PICTURES)
+        return [pc.if_else(stored.is_valid(), fetched, None), stored]
+    return [table[name] for name in _OF_PICTURES if name in table.column_names]
 
 
 def _all_rejected(store: Store) -> Iterator[pa.Table]:
