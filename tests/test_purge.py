@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import run_job, textured_jpeg, write_table
+from conftest import Silent, run_job, textured_jpeg, write_table
 from forget_store import CAPTIONED_AGAIN, TWIN, ForgetStore, counting_web, make_store
 from small_sets import small_spec
 
@@ -21,6 +21,7 @@ from curation.analytics.explain import explain
 from curation.forget.asked import Asked
 from curation.forget.forget import Forgotten, forget
 from curation.forget.tombstones import hash_of, read_requests
+from curation.job import Job
 from curation.models.chat.answer_book import AnswerBook
 from curation.models.chat.question import Answer
 from curation.prune import prune
@@ -31,12 +32,13 @@ from curation.storage.store import Store
 from curation.storage.tables import put_table
 from curation.verify import verify
 from curation.versions import versions
-from schemas.errors import StoreError
+from schemas.errors import RunError, StoreError
 from schemas.manifest import Manifest, read_manifest
-from schemas.shard import read_shard
+from schemas.pipeline import CurationSpec
+from schemas.shard import PoolTarWriter, read_shard
 from training.curated_set import Cache, open_sets
 
-POINTS = 8
+POINTS = 7
 FAMILY = (1, TWIN, CAPTIONED_AGAIN)
 
 
@@ -170,6 +172,46 @@ def test_the_loader_reads_a_redacted_set_and_duckdb_its_catalogue(purged):
             "SELECT (SELECT count(*) FROM curated), (SELECT count(*) FROM samples), (FROM downloads SELECT count(url))"
         )
         assert connection.execute(counted).fetchone() == (6, 9, 6)
+
+
+def test_the_proof_finds_what_a_purge_cannot_know_of(purged, tmp_path):
+    here = purged.here.copied(tmp_path / "store")
+    with here.store.new_file(".tar") as file, open(file.path, "wb") as stream, PoolTarWriter(stream) as tar:
+        tar.add("f" * 32 + ".jpg", textured_jpeg(1))
+    with here.store.new_file(".parquet") as table:
+        pq.write_table(pa.table({"seen_at": [here.rows[1]["url"]]}), table.path)
+    forget(here.root, None, purge=True)
+    assert not here.store.path(file.ref.name).exists()
+    assert not here.store.path(table.ref.name).exists()
+    version = here.root / "curated/plain" / here.manifest("plain").version
+    pq.write_table(pa.table({"key": [here.key(1)], "note": ["found again"]}), version / "added.parquet")
+    with pytest.raises(RunError, match=r"added.parquet: 1 rows are forgotten"):
+        forget(here.root, None, purge=True)
+
+
+def test_what_failed_at_the_source_and_what_a_run_left_unfinished_is_purged_too(here, tmp_path):
+    rows = [
+        {"url": "http://h.example/\nrejected", "caption": "rejected caption", "note": "rejected note"},
+        here.rows[1],
+    ]
+    rows.append({"url": None, "caption": "without url", "note": "note without url"})
+    table = write_table(tmp_path / "odd.parquet", [*rows, here.rows[2]])
+    here.run("plain", table)
+    half = Job.open(CurationSpec.model_validate(here.spec("plain") | {"name": "half"}), Silent())
+    half.start(lambda: pytest.fail("nothing is left to compute"))
+    assert half.advance()
+    half.materialiser.write(None, lambda done, total: None)
+    secrets = {text for row in rows for text in row.values() if text}
+    assert secrets <= texts_in(here.root)
+    forget(here.root, Asked("where", "caption != 'a very secret caption 2'", "plain"))
+    version = here.run("plain", table).version
+    outcome = forget(here.root, None, purge=True)
+    assert not secrets & texts_in(here.root)
+    assert textured_jpeg(1) not in texts_in(here.root)
+    assert len(outcome.purged["versions"]) == 3
+    assert here.run("plain", table).version == version
+    fates = sorted(f"{row['fate']} {row['fate_step']}" for row in here.samples("plain").values())
+    assert fates == ["curated ", "dropped forget", "dropped forget", "failed source"]
 
 
 def list_of(here: ForgetStore, pattern: str) -> list[Path]:
