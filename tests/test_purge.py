@@ -317,6 +317,7 @@ def test_pictures_that_came_with_a_source_are_purged_and_stay_out_when_they_come
     assert len(stored & found) == 3
     assert "photo 1" not in found
     assert {"photo 0", "photo 2", "photo 3"} <= found
+    assert forget(here.root, None, purge=True).request is None
     assert run_job(spec).curated == 3
     (photos / "4.jpg").write_bytes(textured_jpeg(1))
     (photos / "4.txt").write_text("the same photo again")

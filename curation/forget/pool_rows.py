@@ -7,7 +7,7 @@ pictures, and these may hit others.
 Like `prune`, this lists folders: no record tells which operators have been at a part.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,15 @@ _CAPTURED = f"""
     WITH named AS (SELECT *, coalesce(nullif({OURS}url, ''), {OURS}picture_sha256, 'origin:' || {OURS}origin) AS named,
                           chr(10) || coalesce({OURS}caption, '') AS caption FROM read_parquet($file))
     SELECT coalesce({OURS}own_key, substr(sha256(coalesce(named, '') || caption), 1, 32)) AS key,
-           substr(sha256(coalesce(named, caption)), 1, 32) AS address, {OURS}url AS url,
+           substr(sha256(named), 1, 32) AS address, {OURS}url AS url,
            {OURS}picture_sha256 AS sha256, {OURS}stored_sha256 AS stored_sha256
-    FROM named"""  # keys and addresses as `ingest` makes them
+    FROM named"""  # keys and addresses as `ingest` makes them; no address of what a purge has been at
 
 
 @dataclass(frozen=True)
 class Hit:
-    """What tombstones hit in a store: the rows of its parts, and the tombstones that all of it has together."""
+    """What tombstones hit in a store, as tombstones."""
 
-    rows: Mapping[str, np.ndarray]  # part → positions
     own: pa.Table  # TABLE: keys, URLs and pictures of what is hit
     tombstones: pa.Table  # TABLE: these, and those that were asked for; sorted, each once
 
@@ -55,19 +54,14 @@ def hits(store: Store, asked: pa.Table) -> Hit:
     parts = read_pool(store).parts
     known = _sorted(asked)
     while True:
-        rows, found = {}, [TABLE.empty_table()]
         tombstones = Tombstones([known])
-        for part in parts:
-            rows_N, table = _hit_in(store, part, tombstones)
-            if len(rows_N):
-                rows[part.name] = rows_N
-                found.append(table)
+        found = [_hit_in(store, part, tombstones) for part in parts]
         found += [_of_rejected(tombstones, rejected) for rejected in _all_rejected(store)]
-        found += [_hashes_in(tombstones, rows, _digests(rows))[1] for rows in _all_captured(store)]
-        own = pa.concat_tables(found)
+        found += [_hashes_in(tombstones, rows, _digests(rows)) for rows in _all_captured(store)]
+        own = pa.concat_tables([TABLE.empty_table(), *found])
         grown = _sorted(pa.concat_tables([known, own]))
         if grown.num_rows == known.num_rows:
-            return Hit(rows, _sorted(own), known)
+            return Hit(_sorted(own), known)
         known = grown
 
 
@@ -76,7 +70,7 @@ def hashes_of(tombstones: pa.Table, kind: str) -> pa.Array:
     return tombstones["hash"].filter(pc.equal(tombstones["kind"], kind)).combine_chunks()
 
 
-def newest_records(store: Store, part: str) -> Iterator[dict[str, Any]]:
+def _newest_records(store: Store, part: str) -> Iterator[dict[str, Any]]:
     """The newest generation of every sidecar of a part, as its record."""
     for folder in sorted(store.path(f"commits/{part}").glob("*")):
         newest = max(folder.glob("*.json"), default=None)
@@ -88,23 +82,20 @@ def _name(store: Store, path: Path) -> str:
     return str(path.relative_to(store.root))
 
 
-def _hit_in(store: Store, part: Part, tombstones: Tombstones) -> tuple[np.ndarray, pa.Table]:
-    """Positions of the rows of a part that are hit, and their own tombstones."""
+def _hit_in(store: Store, part: Part, tombstones: Tombstones) -> pa.Table:
+    """The tombstones of the rows of a part that are hit."""
     table = read_table(store, part.file, [KEY.name, "address", URL.name])
     return _hashes_in(tombstones, table, list(_pictures_of(store, part.name)))
 
 
-def _hashes_in(
-    tombstones: Tombstones, table: pa.Table, pictures: Sequence[pa.ChunkedArray]
-) -> tuple[np.ndarray, pa.Table]:
-    """Positions of the rows (key, address, url; digests of their pictures) that are hit, and their tombstones."""
+def _hashes_in(tombstones: Tombstones, table: pa.Table, pictures: Sequence[pa.ChunkedArray]) -> pa.Table:
+    """The tombstones of the rows (key, address, url; digests of their pictures) that are hit."""
     hit_N = tombstones.rows(table)
     for column in pictures:
         hit_N = hit_N | tombstones.matches("picture", column)
-    rows_N = np.flatnonzero(hit_N)
-    at = pa.array(rows_N)
+    at = pa.array(np.flatnonzero(hit_N))
     own = [_table("key", table[KEY.name].take(at)), _table("url", table["address"].take(at))]
-    return rows_N, pa.concat_tables([*own, *(_table("picture", column.take(at)) for column in pictures)])
+    return pa.concat_tables([*own, *(_table("picture", column.take(at)) for column in pictures)])
 
 
 def captured_rows(store: Store, ref: FileRef) -> pa.Table:
@@ -120,7 +111,7 @@ def _all_captured(store: Store) -> Iterator[pa.Table]:
 
 def _pictures_of(store: Store, part: str) -> Iterator[pa.ChunkedArray]:
     """The digests of pictures in a part, a column for every way in which they came."""
-    for record in newest_records(store, part):
+    for record in _newest_records(store, part):
         if record["locations"]:
             values = FileRef(**record["values"])
             there = pq.read_schema(store.path(values.name)).names
