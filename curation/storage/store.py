@@ -185,7 +185,7 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, *, exclusive: bool = False, name: str = "lock", wait: bool = False) -> Iterator[None]:
-        """Hold a lock: shared for runs; exclusive, refused at once when held (unless `wait`), for prune."""
+        """Hold a lock: shared for runs; exclusive, refused at once when held (unless `wait`), for prune and forget."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a") as stream:
