@@ -325,6 +325,7 @@ def test_pictures_that_came_with_a_source_are_purged_and_stay_out_when_they_come
     gone = [row for row in here.samples("photos").values() if row["fate_step"] == "forget"]
     assert (result.curated, len(gone)) == (3, 2)
     assert verify(result.manifest).errors == []
+    assert len(stored & texts_in(here.root)) == 3
 
 
 def test_killed_anywhere_and_run_again_it_ends_the_same_and_versions_read_well_meanwhile(made, tmp_path):
