@@ -18,6 +18,7 @@ from curation.fetch.isolation.isolated import IsolatedDecoder
 from curation.fetch.pictures.picture_form import AS_THEY_COME
 from curation.fetch.pictures.readiness import make_ready
 from curation.fetch.pictures.to_stored import Stored, to_stored
+from curation.forget.tombstones import Tombstones, all_tombstones
 from curation.ingest import MEMBER, OURS, Member, Snapshot, Staging, find_snapshot, ingest, load_parts
 from curation.operator import OK
 from curation.sources.source import CapturedRow, CapturedSource
@@ -104,19 +105,26 @@ def _capture(task: _CaptureTask, **_: Any) -> None:
 def _captured_rows(task: _CaptureTask, pictures: PictureWriter) -> list[dict[str, Any]]:
     """The rows of one file, in their order; its pictures are as little to be trusted as those of the web."""
     rows: dict[int, dict[str, Any]] = {}
+    tombstones = all_tombstones(task.store)
     arrivals = (
         ((place, row), None if row.failure else row.picture) for place, row in enumerate(task.source.read(task.index))
     )
     with closing(IsolatedDecoder(to_stored, prepare=partial(make_ready, AS_THEY_COME))) as decoder:
         for (place, row), picture in decoder.stream(arrivals):
-            rows[place] = _captured(row, place, picture, pictures)
+            rows[place] = ours = _captured(row, picture)
+            if isinstance(picture, Stored) and not _is_forgotten(tombstones, ours):
+                pictures.add(place, ours[f"{OURS}picture_sha256"], picture.bytes)
     return [rows[place] for place in sorted(rows)]
 
 
-def _captured(
-    row: CapturedRow, place: int, picture: Stored | DecodeError | None, pictures: PictureWriter
-) -> dict[str, Any]:
-    """One row as it stands in the capture's table; its picture goes to the tar."""
+def _is_forgotten(tombstones: Tombstones, ours: dict[str, Any]) -> bool:
+    """Whether a row's picture is one that is not kept; its digests are, which later tell that it is forgotten."""
+    digests = pa.array([ours[f"{OURS}picture_sha256"], ours[f"{OURS}stored_sha256"]], pa.string())
+    return bool(tombstones.matches("picture", digests).any())
+
+
+def _captured(row: CapturedRow, picture: Stored | DecodeError | None) -> dict[str, Any]:
+    """One row as it stands in the capture's table."""
     ours: dict[str, Any] = {"url": row.url, "caption": row.caption, "own_key": row.key, "origin": row.origin}
     if row.failure is not None:
         ours["failure"] = _reason(row, row.failure.status, row.failure.error)
@@ -128,7 +136,6 @@ def _captured(
             ours["stored_sha256"] = hashlib.sha256(picture.bytes).hexdigest()
             ours["original_width_px"] = picture.original_width_px
             ours["original_height_px"] = picture.original_height_px
-            pictures.add(place, ours["picture_sha256"], picture.bytes)
     return {OURS + name: value for name, value in ours.items()} | dict(row.extra)
 
 
@@ -166,7 +173,7 @@ def _give_pictures(
             """
             SELECT slot, row::INTEGER AS row, captured.* FROM pool JOIN numbers USING (part)
             JOIN (SELECT coalesce(nullif(url, ''), picture_sha256, '') || chr(10) || coalesce(caption, '') AS named, *
-                  FROM captured WHERE failure IS NULL AND tar IS NOT NULL) AS captured
+                  FROM captured WHERE failure IS NULL AND stored_sha256 IS NOT NULL) AS captured
             ON pool.key = coalesce(own_key, substr(sha256(named), 1, 32))
             QUALIFY row_number() OVER (PARTITION BY slot, row ORDER BY picture_sha256, tar, "offset") = 1
             ORDER BY slot, row
@@ -204,9 +211,10 @@ def _commit_pictures(
         places[new["row"].to_numpy()] = count + np.arange(new.num_rows)
         joined = pa.concat_tables([base.cast(schema), pa.table(values).select(schema.names).cast(schema)])
         before = sidecars.read_locations(store, old) if old else LOCATIONS.empty_table()
-        where = pa.concat_tables([before, new.select(LOCATIONS.names).cast(LOCATIONS)]).sort_by("row")
+        kept = new.filter(new["tar"].is_valid())  # a forgotten picture lies nowhere
+        where = pa.concat_tables([before, kept.select(LOCATIONS.names).cast(LOCATIONS)]).sort_by("row")
         used = {ref.name: ref for ref in (old.tars if old else ())} | {
-            n: tars[n] for n in new["tar"].unique().to_pylist()
+            n: tars[n] for n in kept["tar"].unique().to_pylist()
         }
         sidecar = Sidecar(
             part,

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, NOT_MEMBER
+from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, FORGOTTEN, NOT_MEMBER
+from curation.forget.at_source import forgotten_in
+from curation.forget.tombstones import tombstones_of
 from curation.ingest import Member
 from curation.part_rows import PartRows
 from curation.selection.step import Decision
@@ -104,14 +106,20 @@ def _said(decision: Decision) -> tuple[Mapping[int, str | None], Mapping[int, st
 
 
 def first_fates(store: Store, plan: Plan, members: Sequence[Member]) -> Fates:
-    """The fates before the first step: members are alive, but rows without a URL where a download is to come."""
+    """The fates before the first step: members are alive, unless forgotten, or without a URL that is to be fetched."""
     fates = Fates({})
+    tombstones = tombstones_of(store, plan.tombstones)
     for member in members:
         rows = PartRows(store, plan, member)
         codes = np.where(rows.is_member, ALIVE, NOT_MEMBER).astype(np.int16)
         if plan.needs_url:
             without = rows.column(c.URL.name).is_null().to_numpy()
             codes[(codes == ALIVE) & without] = AT_SOURCE
+        if tombstones:
+            gone_N = forgotten_in(store, tombstones, member)
+            if plan.picture_step == -1:
+                gone_N |= rows.forgotten_pictures(-1)
+            codes[(codes != NOT_MEMBER) & gone_N] = FORGOTTEN
         fates.codes[member.part.name] = codes
     return fates
 

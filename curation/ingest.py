@@ -15,6 +15,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from curation.forget.staged import blank_staged
+from curation.forget.tombstones import all_tombstones
 from curation.sources.files import readable
 from curation.storage import layout, out_of_core
 from curation.storage.pool import Part, Pool, extend_pool, read_pool
@@ -48,11 +50,15 @@ class Staging:
 
 @dataclass(frozen=True)
 class Member:
-    """A part that has rows of a snapshot. `file` holds `member` and the source's columns, for every row of the part."""
+    """A part that has rows of a snapshot. `file` holds `member` and the source's columns, for every row of the part.
+
+    `digests` holds those of the columns' values as they were before a purge took some out: they are in fingerprints.
+    """
 
     part: Part
     file: FileRef
     members: int
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ def ingest(
             raise SourceError("source: has no rows; a set of nothing would become its newest version")
         ((keys,),) = database.sql("SELECT (SELECT count(*) FROM staged) + (SELECT count(*) FROM rejected)").fetchall()
         check(keys)
+        blank_staged(database, all_tombstones(store), [_quoted(_THEIRS + name) for name in staging.extra])
         while not _add_new_parts(store, database, rows_per_part):
             pass
         record = _snapshot_record(store, database, staging, rows_read)
@@ -246,7 +253,10 @@ def _from_record(store: Store, name: str, record: dict[str, Any]) -> Snapshot:
     rejected = FileRef(**record["rejected"])
     parts = [
         Member(
-            Part(m["part"]["name"], m["part"]["rows"], FileRef(**m["part"]["file"])), FileRef(**m["file"]), m["members"]
+            Part(m["part"]["name"], m["part"]["rows"], FileRef(**m["part"]["file"])),
+            FileRef(**m["file"]),
+            m["members"],
+            m.get("digests", {}),
         )
         for m in record["parts"]
     ]

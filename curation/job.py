@@ -16,6 +16,9 @@ from curation.against import note_against, pin_against, rows_of
 from curation.capture import capture_source
 from curation.execution.executor import Executor
 from curation.execution.operator_run import CRASH, GIVEN_UP
+from curation.forget.at_source import forgotten_keys
+from curation.forget.tombstones import read_requests
+from curation.forget.unfinished import require_no_unfinished_purge
 from curation.ingest import Snapshot, Staging, find_snapshot, ingest
 from curation.materialise import Materialiser
 from curation.plan import build_plan, name_plan, shards_wanted
@@ -103,6 +106,7 @@ class Job:
     def start(self, executor: Callable[[], Executor]) -> None:
         """Ingest the source, name the plan, and record that the run has started."""
         store = Store.open(self.store_path)
+        require_no_unfinished_purge(store)
         snapshot = self._ingest(store, executor)
         self.plan = self.named(store, snapshot)
         for part in self.wishes.give_up:
@@ -172,7 +176,9 @@ class Job:
 
     def named(self, store: Store, snapshot: Snapshot) -> Plan:
         """The plan under its name; the newest retry of it unless a new one is asked for."""
-        base = name_plan(self.plan, self.spec, snapshot, 0)
+        plan = replace(self.plan, tombstones=tuple(request.file for request in read_requests(store)))
+        forgotten = forgotten_keys(store, plan, snapshot)
+        base = name_plan(plan, self.spec, snapshot, 0, forgotten)
         ordinal, classes = 0, None
         while (record := store.get(layout.plan(base, f"retry-{ordinal + 1:04d}"))) is not None:
             ordinal, classes = ordinal + 1, tuple(record["classes"])
@@ -180,7 +186,7 @@ class Job:
             ordinal, classes = ordinal + 1, tuple(self.wishes.retry)
             while not store.put(layout.plan(base, f"retry-{ordinal:04d}"), {"classes": list(classes)}):
                 ordinal += 1  # another run asks for a retry at the same time; its classes may differ
-        return replace(self.plan, name=name_plan(self.plan, self.spec, snapshot, ordinal), retry=classes)
+        return replace(plan, name=name_plan(plan, self.spec, snapshot, ordinal, forgotten), retry=classes)
 
 
 def passing_classes(plan: Plan) -> set[str]:

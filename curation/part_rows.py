@@ -9,6 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 import pyarrow as pa
 
+from curation.forget.tombstones import tombstones_of
 from curation.ingest import MEMBER, Member
 from curation.operator import Failure
 from curation.stage import OperatorStep, Plan
@@ -16,8 +17,10 @@ from curation.storage import sidecars
 from curation.storage.sidecars import COMPUTED, ERROR, LOCATIONS, STATUS, Sidecar
 from curation.storage.store import Store
 from curation.storage.tables import read_table
-from schemas.columns import KEY
+from schemas.columns import KEY, SHA256, STORED_SHA256
 from schemas.errors import StoreError
+
+_OF_PICTURES = {SHA256.name, STORED_SHA256.name}  # what tombstones know a picture by
 
 Beside = Callable[[], pa.Table]  # gives the columns that a policy of the operator looks at
 
@@ -142,6 +145,21 @@ class PartRows:
         found: list[str] = read_table(self.store, self.member.part.file, ["address"])["address"].to_pylist()
         return found
 
+    def forgotten(self, values: pa.Table) -> np.ndarray:
+        """Which values of the operator that brings pictures tell of a forgotten one, bool_N."""
+        tombstones = tombstones_of(self.store, self.plan.tombstones)
+        found_N = np.zeros(values.num_rows, bool)
+        for name in _OF_PICTURES & set(values.column_names) if tombstones.of_pictures else ():
+            found_N |= tombstones.matches("picture", values[name])
+        return found_N
+
+    def forgotten_pictures(self, index: int) -> np.ndarray:
+        """Which rows have a forgotten picture by what the operator at that step committed, bool_N."""
+        names = [value.name for value in self.plan.producer(index).values if value.name in _OF_PICTURES]
+        if not self.plan.tombstones or not names:
+            return np.zeros(self.rows, bool)
+        return self.forgotten(self.operator(index).recorded(names))
+
     def stored(self, rows: Sequence[int]) -> list[bytes]:
         """The stored pictures of rows, read where they lie."""
         assert self.plan.picture_step is not None
@@ -174,8 +192,14 @@ class PartRows:
         return pa.table({own: self.column(name) for own, name in step.judges_by.items()})
 
     def _values_digest(self, name: str) -> str:
-        values = self.column(name).to_pylist()
-        return hashlib.sha256(json.dumps(values, default=str, ensure_ascii=False).encode()).hexdigest()
+        own = self.plan.columns[name].name or name
+        return self.member.digests.get(own) or values_digest(self.column(name))
+
+
+def values_digest(column: pa.ChunkedArray) -> str:
+    """SHA-256 of the values of a column in a part, hex."""
+    values = json.dumps(column.to_pylist(), default=str, ensure_ascii=False)
+    return hashlib.sha256(values.encode()).hexdigest()
 
 
 def judged(values: pa.Table, refusals: Mapping[int, Failure]) -> pa.Table:

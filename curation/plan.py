@@ -3,7 +3,7 @@
 Each step sees the columns that the source and earlier steps give. What is wrong is said as `steps[3] keep: …`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -74,11 +74,11 @@ def where_of(index: int, step: Step) -> str:
     return f"steps[{index}] {step.name}"
 
 
-def name_plan(plan: Plan, spec: CurationSpec, snapshot: Snapshot, retry: int) -> str:
-    """The plan's name: the digest of all that decides its result."""
+def name_plan(plan: Plan, spec: CurationSpec, snapshot: Snapshot, retry: int, forgotten: Sequence[str] = ()) -> str:
+    """The plan's name: the digest of all that decides its result; `forgotten` are the snapshot's forgotten keys."""
     steps = [[step.label, step.name, _step_record(step)] for step in plan.steps]
     shards = spec.shards.model_dump(mode="json")
-    return digest([steps, snapshot.digest, shards, retry])[:32]
+    return digest([steps, snapshot.digest, shards, retry, *([list(forgotten)] if forgotten else [])])[:32]
 
 
 def _step_record(step: OperatorStep | SelectionStep) -> Any:

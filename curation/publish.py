@@ -153,8 +153,7 @@ def _link_files(
             _link(store, manifest.name, shard.tar, entry.tar)
     for sample, (ref, _) in zip(manifest.samples, samples, strict=True):
         _link(store, manifest.name, ref, sample.parquet)
-    sizes = {Path(entry.tar).name: entry.rows for entry in manifest.shards if entry.tar and not entry.holdout}
-    _put_text(store, manifest, "sizes.json", json.dumps(sizes, indent=1, sort_keys=True) + "\n")
+    _put_text(store, manifest, "sizes.json", sizes_text(manifest))
     _put_text(store, manifest, "README.md", card(manifest))
 
 
@@ -184,13 +183,21 @@ def _make_newest(store: Store, name: str, number: int, manifest: bytes) -> None:
         os.replace(temporary, target)
 
 
+def sizes_text(manifest: Manifest) -> str:
+    """`sizes.json`, by which open_clip's loader knows how many pairs a tar has."""
+    sizes = {Path(entry.tar).name: entry.rows for entry in manifest.training_shards if entry.tar}
+    return json.dumps(sizes, indent=1, sort_keys=True) + "\n"
+
+
 def card(manifest: Manifest) -> str:
     """The data set card: what the set is, how it was made, how to read it."""
+    redacted = sum(shard.redacted for shard in manifest.shards)
     lines = [
         f"# {manifest.name}",
         "",
         f"Version `{manifest.version}`: {manifest.rows:,} image–text pairs out of {manifest.pool:,}, "
         f"in {len(manifest.shards)} shards. Made by Pairmill.",
+        *([f"{redacted:,} of its pairs were taken out of the shards later, on request."] if redacted else []),
         "",
         "## Funnel",
         "",

@@ -14,8 +14,9 @@ from curation.against import load_against
 from curation.execution.executor import Executor, open_models, run_parts
 from curation.execution.joins import find_pairs
 from curation.execution.operator_run import GIVEN_UP
-from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, Worked
+from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, FORGOTTEN, Worked
 from curation.fates import Fates, first_fates, put_fates, read_fates
+from curation.forget.tombstones import REASON
 from curation.ingest import Member, Snapshot
 from curation.operator import OK
 from curation.part_rows import PartRows
@@ -246,12 +247,13 @@ class Run:
 
 
 def funnel(plan: Plan, snapshot: Snapshot, fates: Fates) -> list[dict[str, object]]:
-    """Rows into and out of every step; step 0 is the source."""
+    """Rows into and out of every step; step 0 is the source, and what is forgotten ends there."""
     counts = fates.counts()
-    at_source = counts.get(AT_SOURCE, 0) + snapshot.rejected_rows
-    alive = snapshot.keys - at_source
+    forgotten = counts.get(FORGOTTEN, 0)
+    alive = snapshot.keys - counts.get(AT_SOURCE, 0) - snapshot.rejected_rows - forgotten
+    reason = f"{forgotten:,} {REASON}" if forgotten else ""
     rows: list[dict[str, object]] = [
-        {"step": "source", "kind": "source", "rows_in": snapshot.rows_read, "rows_out": alive, "reason": ""}
+        {"step": "source", "kind": "source", "rows_in": snapshot.rows_read, "rows_out": alive, "reason": reason}
     ]
     for step in plan.steps:
         gone = counts.get(FIRST_STEP + step.index, 0)

@@ -1,7 +1,7 @@
 """The wide table of a version: every row of the source snapshot with its scalar signals and its fate, sorted by key.
 
 A value is NULL where the row was not alive at its step, whatever the store knows of it from other runs: the table
-depends on the plan and the source alone.
+depends on the plan and the source alone. Of a forgotten row it has nothing but the key and the fate.
 """
 
 import itertools
@@ -12,8 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.execution.worker import ALIVE, FIRST_STEP, NOT_MEMBER
+from curation.execution.worker import ALIVE, FIRST_STEP, FORGOTTEN, NOT_MEMBER
 from curation.fates import Fates
+from curation.forget.at_source import blanked, forgotten_rejected
+from curation.forget.tombstones import FORGET, tombstones_of
+from curation.forget.tombstones import REASON as FORGOTTEN_REASON
 from curation.ingest import REASON, Member, Snapshot
 from curation.operator import OK
 from curation.part_rows import PartRows
@@ -63,7 +66,7 @@ def _batches(
     for member in snapshot.parts:
         table = _part_table(PartRows(store, plan, member, fates.marks.get(member.part.name)), member, fates, columns)
         yield from table.cast(schema).combine_chunks().to_batches()
-    yield from _rejected(store, snapshot, schema).to_batches()
+    yield from _rejected(store, plan, snapshot, schema).to_batches()
 
 
 def _part_table(rows: PartRows, member: Member, fates: Fates, columns: dict[str, Where]) -> pa.Table:
@@ -78,8 +81,10 @@ def _part_table(rows: PartRows, member: Member, fates: Fates, columns: dict[str,
             reached = (codes == ALIVE) | (codes >= FIRST_STEP + where.step)
             values = pc.if_else(pa.array(reached), values, pa.scalar(None, values.type))
         masked[name] = values
-    masked |= _fate_columns(rows, fates, codes, chosen)
-    return pa.table(masked)
+    table = blanked(pa.table(masked), codes == FORGOTTEN, {c.KEY.name})
+    return pa.table(
+        dict(zip(table.column_names, table.columns, strict=True)) | _fate_columns(rows, fates, codes, chosen)
+    )
 
 
 def _fate_columns(rows: PartRows, fates: Fates, codes: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
@@ -94,7 +99,9 @@ def _fate_columns(rows: PartRows, fates: Fates, codes: np.ndarray, chosen: np.nd
             here = np.flatnonzero(codes == FIRST_STEP + step.index)
             if len(here):
                 failed.append((here, _why_failed(rows, step, chosen[here])))
-    fate, label, reason = (pa.array(said, pa.string()).take(pa.array(codes)) for said in zip(*outcomes, strict=True))
+    outcomes.append(("dropped", FORGET, FORGOTTEN_REASON))
+    at = pa.array(np.where(codes == FORGOTTEN, len(outcomes) - 1, codes))
+    fate, label, reason = (pa.array(said, pa.string()).take(at) for said in zip(*outcomes, strict=True))
     for here, said in failed:
         mask = np.zeros(len(codes), bool)
         mask[here] = True
@@ -113,9 +120,10 @@ def _why_failed(rows: PartRows, step: OperatorStep, here: np.ndarray) -> list[st
     ]
 
 
-def _rejected(store: Store, snapshot: Snapshot, schema: pa.Schema) -> pa.Table:
+def _rejected(store: Store, plan: Plan, snapshot: Snapshot, schema: pa.Schema) -> pa.Table:
     """The rows that failed at the source, NULL in all that steps add."""
     table = read_table(store, snapshot.rejected)
+    table = blanked(table, forgotten_rejected(tombstones_of(store, plan.tombstones), table), {c.KEY.name, REASON})
     count = table.num_rows
     known = {name: table[name] for name in table.column_names if name != REASON}
     known |= {

@@ -10,7 +10,7 @@ from typing import Any
 from curation.operator import Operator
 from curation.registry import OperatorRef
 from curation.selection.step import DatasetStep
-from curation.storage.store import digest
+from curation.storage.store import FileRef, digest
 from schemas.columns import IMAGE, Column
 from schemas.errors import RunError
 
@@ -143,6 +143,7 @@ class Plan:
     retry: tuple[str, ...] | None = None  # classes of failures to try again
     name: str = ""
     capture: OperatorStep | None = None
+    tombstones: tuple[FileRef, ...] = ()  # of the store, when the plan was named
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.forget.tombstones import FORGET
 from schemas.columns import FATE, FATE_STEP, KEY
 from schemas.manifest import Manifest
 
@@ -75,7 +76,7 @@ def _check_order(name: str, keys: list[str | None], last: str, errors: list[str]
 
 def _check_fates(manifest: Manifest, counts: Counts, errors: list[str]) -> None:
     """Every fate is one of three, and names a step exactly where the row is not curated."""
-    labels = {entry.step for entry in manifest.funnel} | {"forget"}
+    labels = {entry.step for entry in manifest.funnel} | {FORGET}
     for (fate, step), rows in sorted(counts.items(), key=str):
         if fate not in FATES or (step == "") != (fate == "curated") or (step and step not in labels):
             errors.append(f"samples: {rows:,} rows have the fate {fate!r} at step {step!r}, which cannot be")
@@ -94,10 +95,14 @@ def _check_totals(manifest: Manifest, counts: Counts, errors: list[str]) -> None
 
 
 def _check_funnel(manifest: Manifest, counts: Counts, errors: list[str]) -> None:
-    """What goes into and out of each step is what the fates say. (The source also reads rows of equal keys.)"""
+    """What goes into and out of each step is what the fates say.
+
+    The source also reads rows of equal keys, and what is forgotten ends there.
+    """
     alive = manifest.pool
     for place, entry in enumerate(manifest.funnel):
-        gone = sum(rows for (_, step), rows in counts.items() if step == entry.step)
+        ended = (entry.step,) if place else (entry.step, FORGET)
+        gone = sum(rows for (_, step), rows in counts.items() if step in ended)
         if (place and entry.rows_in != alive) or entry.rows_out != alive - gone:
             errors.append(
                 f"funnel: {entry.step}: says {entry.rows_in:,} in and {entry.rows_out:,} out, "

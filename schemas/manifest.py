@@ -63,6 +63,7 @@ class ShardEntry(_Frozen):
     tar_bytes: Count | None
     parquet_bytes: Count
     holdout: bool = False
+    redacted: Count = 0  # pairs that were taken out after it was written: so many are missing of its full length
 
     @model_validator(mode="after")
     def _whole_tar(self) -> Self:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from curation.analytics.answer import json_value
 from curation.analytics.query import connect, question
+from curation.forget.tombstones import FORGET, Request, requests_for
 from curation.storage.store import Store
 from curation.versions import Version, names, versions
 from schemas import columns as c
@@ -67,6 +68,7 @@ class Explanation:
     duplicate_of: str | None
     places: tuple[Place, ...]
     downloads: tuple[Mapping[str, Any], ...]
+    forgotten: tuple[Request, ...] = ()  # the requests that name the pair, its URL or its picture
 
     def record(self) -> dict[str, Any]:
         """The explanation as JSON values."""
@@ -86,6 +88,7 @@ class Explanation:
             lines.append(f"  duplicate of: {self.duplicate_of}")
         lines += ["", *(f"  {_place_text(self.name, place)}" for place in self.places)]
         lines += [f"  fetched: {_fetch_text(line)}" for line in self.downloads]
+        lines += [f"  forgotten on {request.text()}" for request in self.forgotten]
         return "\n".join(lines)
 
 
@@ -135,6 +138,7 @@ def _explained(store: Store, name: str, key: str) -> Explanation | None:
         duplicate_of,
         tuple(places),
         tuple(_downloads(store, name, first.version, row)),
+        tuple(requests_for(store, row["key"])),
     )
 
 
@@ -171,6 +175,9 @@ def _downloads(store: Store, name: str, version: str, row: Mapping[str, Any]) ->
 def _steps(manifest: Manifest, row: Mapping[str, Any]) -> list[StepSeen]:
     """Every step of the funnel with the values that it added or looked at."""
     labels = [entry.step for entry in manifest.funnel]
+    if row[c.FATE_STEP.name] == FORGET:
+        gone = StepSeen(FORGET, FORGET, row[c.FATE.name], row[c.FATE_REASON.name] or "", {})
+        return [gone, *(StepSeen(e.step, e.kind, "not reached", e.reason, {}) for e in manifest.funnel[1:])]
     ended = labels.index(row[c.FATE_STEP.name]) if row[c.FATE_STEP.name] in labels else len(labels)
     declared: Sequence[Any] = [None, *manifest.spec.get("steps", [])]  # the funnel begins with the source
     seen = []

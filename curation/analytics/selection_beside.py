@@ -14,7 +14,8 @@ import pyarrow as pa
 from curation.analytics.aligned_steps import Line, aligned
 from curation.analytics.diff import Move
 from curation.analytics.query import question
-from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, NOT_MEMBER
+from curation.execution.worker import ALIVE, AT_SOURCE, FIRST_STEP, FORGOTTEN, NOT_MEMBER
+from curation.forget.tombstones import FORGET
 from curation.run import Run, funnel
 from curation.stage import OperatorStep
 from curation.storage.tables import read_table
@@ -94,7 +95,7 @@ def rows_beside(
 
 def _before_lines(manifest: Manifest, lines: Sequence[Line]) -> pa.Table:
     """The line of each step at which a version's rows ended."""
-    rows = [{"step": "", "line": _CURATED}]
+    rows = [{"step": "", "line": _CURATED}, {"step": FORGET, "line": 0}]
     for number, line in enumerate(lines):
         if line.before is not None:
             rows.append({"step": manifest.funnel[line.before].step, "line": number})
@@ -105,6 +106,7 @@ def _now_lines(run: Run, lines: Sequence[Line]) -> pa.Table:
     """What each code of the run's fates means."""
     rows = [{"code": ALIVE, "line": _CURATED, "fate": "curated", "step": ""}]
     rows.append({"code": AT_SOURCE, "line": 0, "fate": "failed", "step": "source"})
+    rows.append({"code": FORGOTTEN, "line": 0, "fate": "dropped", "step": FORGET})
     for number, line in enumerate(lines):
         if line.now:
             step = run.plan.steps[line.now - 1]

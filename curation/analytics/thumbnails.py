@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.part_rows import read_pictures
+from curation.part_rows import read_pictures, values_digest
 from curation.plan import CAPTURE_VERSION
 from curation.stage import CAPTURE
 from curation.storage import layout, sidecars
@@ -77,7 +76,9 @@ class Pictures:
         name, fingerprint, rides_on = self._bringer
         if rides_on:
             table = read_table(self._store, FileRef(**member["file"]), list(rides_on))
-            fingerprint = digest([fingerprint, {column: _values_digest(table[column]) for column in rides_on}])
+            before = member.get("digests", {})  # of a purge
+            riding = {column: before.get(column) or values_digest(table[column]) for column in rides_on}
+            fingerprint = digest([fingerprint, riding])
         return sidecars.latest(self._store, member["part"]["name"], name, fingerprint)
 
     def _rows(self, keys: Sequence[str]) -> Mapping[str, Mapping[int, str]]:
@@ -144,8 +145,3 @@ def _bringer(manifest: Manifest) -> tuple[str, str, tuple[str, ...]]:
             rides_on = {c.name for c in manifest.columns if c.step == "source" and c.name in reads} - own
             return manifest.funnel[place].kind, manifest.operators[column.step], tuple(sorted(rides_on))
     return CAPTURE, digest({"operator": CAPTURE, "version": CAPTURE_VERSION}), ()
-
-
-def _values_digest(values: pa.ChunkedArray) -> str:
-    """As `PartRows` spells the values that a fingerprint rides on."""
-    return hashlib.sha256(json.dumps(values.to_pylist(), default=str, ensure_ascii=False).encode()).hexdigest()

@@ -102,8 +102,9 @@ class OperatorRun:
         self._generation.add(chunk.rows, table, output.ledger)
         if self.step.brings_pictures and output.stored is not None:
             originals = output.originals or [None] * len(output.stored)
-            for row, stored, original in zip(chunk.rows.tolist(), output.stored, originals, strict=True):
-                if stored is not None:
+            gone_N = self._rows.forgotten(table)
+            for row, stored, original, gone in zip(chunk.rows.tolist(), output.stored, originals, gone_N, strict=True):
+                if stored is not None and not gone:
                     self._generation.add_picture(row, stored, original)
             chunk.stored = list(output.stored)
             chunk.pixels = {}
@@ -116,7 +117,10 @@ class OperatorRun:
         if self.step.judges_by:
             beside = pa.table({mine: chunk.table[name] for mine, name in self.step.judges_by.items()})
             values = judged(values, self.step.operator.refusals(values, beside))
-        alive = np.flatnonzero(values[STATUS].to_numpy(zero_copy_only=False) == OK)
+        alive_N = values[STATUS].to_numpy(zero_copy_only=False) == OK
+        if self.step.brings_pictures:
+            alive_N &= ~self._rows.forgotten(values)
+        alive = np.flatnonzero(alive_N)
         return chunk.with_columns(values.select(own), names).take(alive)
 
     def _with_values(self, count: int, output: Output) -> tuple[Output, pa.Table]:

@@ -28,6 +28,7 @@ ALIVE = 0
 AT_SOURCE = 1
 FIRST_STEP = 2  # a row that ended at steps[i] has the code FIRST_STEP + i; rows that are no members have NOT_MEMBER
 NOT_MEMBER = -1
+FORGOTTEN = -2  # by a tombstone: at the source, or by its picture once that is there
 
 _MOST_ROUNDS = 50
 
@@ -80,6 +81,8 @@ def settle(task: PartTask, rows: PartRows | None = None) -> Settled:
                 return Settled(fates, step.index, int(missing.sum()))
             fates[missing] = FIRST_STEP + step.index
             fates[alive & run.committed.failed] = FIRST_STEP + step.index
+            if step.brings_pictures:
+                fates[(fates == ALIVE) & rows.forgotten_pictures(step.index)] = FORGOTTEN
         else:
             chosen = np.flatnonzero(alive)
             kept = kept_mask(step, rows.table(step.reads, chosen))

@@ -13,6 +13,8 @@ robots/<day>/<n>.json                  what sites said about robots and reserved
 joins/<digest>/<n>.json                pairs that a comparison of all rows has found, by its n-th threshold
 captured/<digest>.json                 vectors that were computed once: the centroids of cells
 plans/<plan>/...                       what barriers decided, which shards are written
+forgotten/<n>.json                     requests to forget: tables of tombstones, who asked, when, why
+purges/planned.json, purges/<n>.json    the purge that is under way, and what finished ones removed
 runs/<n>.json, finished/<n>.json       runs in the order they started, and what they made
 curated/<name>/...                     the finished data sets
 """
@@ -68,6 +70,21 @@ def captured(name: str) -> str:
 def plan(name: str, what: str) -> str:
     """A record under a plan's name."""
     return f"plans/{name}/{what}.json"
+
+
+def forgotten(number: int) -> str:
+    """One request to forget."""
+    return f"forgotten/{number:08d}.json"
+
+
+def purge(number: int) -> str:
+    """What a finished purge removed."""
+    return f"purges/{number:08d}.json"
+
+
+def purge_planned() -> str:
+    """The purge that is under way: only where it was killed does a reader see it."""
+    return "purges/planned.json"
 
 
 def run(number: int) -> str:

@@ -1,7 +1,8 @@
-"""The store on a local or shared file system: files named by content, records put if absent. Nothing is renamed.
+"""The store on a local or shared file system: files named by content, records put if absent.
 
 A file is written under a temporary name, flushed, and linked into place; `link` fails where the name exists, which
 makes it a put-if-absent that is atomic on POSIX and on NFS. A process killed anywhere leaves at most temporary files.
+Nothing is replaced, but by a purge (`replace`), which rewrites what lists a forgotten row.
 """
 
 import contextlib
@@ -122,6 +123,13 @@ class Store:
             _write_flushed(path, canonical_json(record))
             return self.link(path, name)
 
+    def replace(self, path: Path, data: bytes) -> None:
+        """Put other bytes in the place of a file, at once. For `forget --purge`, which has the store alone."""
+        with self._temporary(path.suffix) as fresh:
+            _write_flushed(fresh, data)
+            os.replace(fresh, path)
+        _flush_folder(path.parent)
+
     @contextlib.contextmanager
     def new_file(self, suffix: str) -> Iterator[NewFile]:
         """A path to write to; on leaving, the file lies in the store under its content's digest."""
@@ -177,7 +185,7 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, *, exclusive: bool = False, name: str = "lock", wait: bool = False) -> Iterator[None]:
-        """Hold a lock: shared for runs; exclusive, refused at once when held (unless `wait`), for prune."""
+        """Hold a lock: shared for runs; exclusive, refused at once when held (unless `wait`), for prune and forget."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a") as stream:
