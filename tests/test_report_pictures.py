@@ -65,9 +65,10 @@ def test_pictures_that_came_with_the_source_are_found(tmp_path):
 def test_a_picture_that_is_not_what_was_stored_is_none(web, tmp_path):
     store, chosen, keys = _opened(_spec(tmp_path, web, {"download": _DOWNLOAD}))
     tars = sorted(store.path("blobs").rglob("*.tar"))
-    damaged = [tar for tar in tars if textured_jpeg(0, 300, 200) in tar.read_bytes()]
+    whole = textured_jpeg(0, 300, 200)
+    damaged = [tar for tar in tars if whole in tar.read_bytes()]
     for tar in damaged:  # those of the pool and of the shards
-        tar.write_bytes(tar.read_bytes().replace(textured_jpeg(0, 300, 200)[200:220], bytes(20)))
+        tar.write_bytes(tar.read_bytes().replace(whole, whole[:200] + bytes(20) + whole[220:]))
     gone = next(tar for tar in tars if textured_jpeg(5, 300, 200) in tar.read_bytes())
     found = Pictures(store, chosen).stored(keys.values())
     assert damaged
