@@ -14,7 +14,17 @@ from typing import Any, NoReturn
 
 import click
 
-from flows.commands import asking, background, captioning, demonstrating, evaluating, planning, running, teaching
+from flows.commands import (
+    asking,
+    background,
+    captioning,
+    demonstrating,
+    evaluating,
+    exploring,
+    planning,
+    running,
+    teaching,
+)
 from flows.environment import quiet_environment
 from schemas.errors import PairmillError
 
@@ -72,7 +82,7 @@ def cli() -> None:
     """Curate image-text pairs by a specification, ask about them, and train on them."""
 
 
-_GROUPS = (demonstrating, running, planning, background, asking, teaching, evaluating, captioning)
+_GROUPS = (demonstrating, running, planning, background, asking, exploring, teaching, evaluating, captioning)
 for _verb in (verb for group in _GROUPS for verb in group.VERBS):
     cli.add_command(_verb)
 

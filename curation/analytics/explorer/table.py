@@ -75,21 +75,21 @@ class Table:
         with self._asking, within(self.limits, self._connection):
             yield self._connection
 
-    def records(self, positions: Sequence[int]) -> list[dict[str, Any]]:
+    def records(self, positions: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """The loaded columns of rows, in the order asked for."""
-        if not len(positions):
-            return []
-        listed = ", ".join(str(int(position)) for position in positions)
+        wanted = [int(position) for position in positions]
         shown = ", ".join(quoted(name) for name in self.loaded)
+        # A join, because DuckDB holds a list in IN against every row.
+        text = f"SELECT rowid, {shown} FROM {LOADED} JOIN (SELECT unnest($1::BIGINT[]) AS row) ON rowid = row"
         with self.asked() as connection:
-            found = connection.execute(f"SELECT rowid, {shown} FROM {LOADED} WHERE rowid IN ({listed})").fetchall()
+            found = connection.execute(text, [wanted]).fetchall()
         by_position = {position: dict(zip(self.loaded, row, strict=True)) for position, *row in found}
-        return [by_position[int(position)] for position in positions]
+        return [by_position[position] for position in wanted]
 
     def positions(self, keys: Sequence[str]) -> dict[str, int]:
         """The row number of each key that the version has."""
         with self.asked() as connection:
-            found = connection.execute(f"SELECT key, rowid FROM {LOADED} WHERE key IN (FROM unnest($1))", [list(keys)])
+            found = connection.execute(f"SELECT key, rowid FROM {LOADED} JOIN (SELECT unnest($1::VARCHAR[]) AS wanted) ON key = wanted", [list(keys)])
             return dict(found.fetchall())
 
     def close(self) -> None:
