@@ -73,7 +73,7 @@ class Pictures:
         return {key: stored and thumbnail(stored, longest_side_px) for key, stored in self.stored(keys).items()}
 
     def _sidecar(self, member: Mapping[str, Any]) -> Sidecar | None:
-        """What brought a part's pictures; where that read a column of the source, the column's values are in its name."""
+        """What brought a part's pictures; where it read a column of the source, its values are in the fingerprint."""
         name, fingerprint, rides_on = self._bringer
         if rides_on:
             table = read_table(self._store, FileRef(**member["file"]), list(rides_on))
@@ -100,7 +100,7 @@ class Pictures:
         return rows
 
     def _ask(self, select: str, files: list[str], column: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
-        """Rows with one of these values, as constants: DuckDB holds them against each row group's least and greatest."""
+        """Rows with one of these values, as constants: DuckDB holds those against the bounds of row groups."""
         if not values:
             return []
         listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)

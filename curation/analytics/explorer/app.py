@@ -147,8 +147,8 @@ def _question(kind: type[Wish], answer: Callable[[Wish], Any]) -> Callable[[Requ
 
 
 def _picture(jpeg: bytes | None) -> Response:
-    if jpeg is None:
-        return Response(status_code=404)
+    if jpeg is None:  # many rows never had one, which is no error
+        return Response(status_code=204)
     return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400, immutable"})
 
 

@@ -48,10 +48,11 @@ def _facet(facet: Signal | Category) -> dict[str, Any]:
 
 
 def _thresholds(table: Table) -> list[dict[str, Any]]:
-    """The version's own steps that cut a signal: `keep` and `top` by a plain column, for lines in its histogram."""
+    """The version's own `top` steps by a signal: what the page's threshold begins with."""
     found = []
     for entry, step in zip(table.chosen.manifest.funnel[1:], table.chosen.manifest.spec.get("steps", []), strict=False):
-        parameters = step.get("parameters")
-        if entry.kind == "top" and isinstance(parameters, dict) and parameters.get("by") in table.facets:
-            found.append({"step": entry.step, "signal": parameters["by"], "reason": entry.reason})
+        top = step.get("parameters")
+        if entry.kind == "top" and isinstance(top, dict) and isinstance(table.facets.get(top.get("by", "")), Signal):
+            said = {"fraction": top.get("fraction"), "per": top.get("per"), "order": top.get("order", "desc")}
+            found.append({"step": entry.step, "signal": top["by"]} | said)
     return found

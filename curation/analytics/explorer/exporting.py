@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.analytics.explorer.selecting import FATE_NAMES, conditions, require_predicate
+from curation.analytics.explorer.predicate import require_predicate
+from curation.analytics.explorer.selecting import conditions
 from curation.analytics.explorer.table import LOADED, Table
 from curation.analytics.explorer.thresholds import as_step
 from curation.analytics.explorer.wishes import Selection
@@ -48,13 +49,13 @@ def _write(batches: pa.RecordBatchReader, path: Path) -> None:
 
 def steps(table: Table, selection: Selection) -> dict[str, Any]:
     """The selection as steps: `keep` with its SQL, or why it cannot be one; `join` with the list of keys."""
-    join = as_step({"join": {"table": FILE, "on": KEY.name, "keep_only": True}})
+    join = f"- join: {{table: {FILE}, on: {KEY.name}, keep_only: true}}\n"
     found = conditions(table, selection)
     if not found:
         return {"keep": None, "why": "nothing is filtered: a step would keep every row", "join": join}
     text = " AND ".join(found)
     try:
-        require_predicate(text, {name: kind for name, kind in table.types.items() if name not in FATE_NAMES})
+        require_predicate(table, text, in_step=True)
     except InputError as error:
         return {"keep": None, "why": f"no step can say this ({error}); take the list of keys instead", "join": join}
     return {"keep": as_step({"keep": text}), "why": "", "join": join}

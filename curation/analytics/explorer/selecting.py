@@ -5,20 +5,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import pyarrow as pa
 
-from curation import sql
 from curation.analytics.explorer.counting import cross_counts, note_failed
 from curation.analytics.explorer.facets import Category, Signal
+from curation.analytics.explorer.predicate import require_predicate
 from curation.analytics.explorer.table import LOADED, LOWER, Table
 from curation.analytics.explorer.wishes import Selection
-from curation.selection.keep import Keep
 from curation.sql_expression import quoted, used_columns
 from schemas import columns as c
 from schemas.errors import InputError
 
 _KEPT = "kept"
-FATE_NAMES = (c.FATE.name, c.FATE_STEP.name, c.FATE_REASON.name, c.DUPLICATE_OF.name)
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class Selector:
 
     def _sql(self, text: str) -> np.ndarray:
         """For which rows a predicate is true, bool_N; bound as `keep` binds it, but it may ask about fates, too."""
-        require_predicate(text, self._table.types)
+        require_predicate(self._table, text)
         loaded = used_columns(text, self._table.types) <= set(self._table.loaded)
         return self._where(LOADED if loaded else "samples", f"(\n{text}\n)", [])
 
@@ -88,12 +85,6 @@ class Selector:
                 text = f"SELECT coalesce({condition}, false) AS {_KEPT} FROM {view}"
                 kept_N[:] = connection.execute(text, values).fetchnumpy()[_KEPT]
         return kept_N
-
-
-def require_predicate(text: str, types: dict[str, pa.DataType]) -> None:
-    """Refuse what could not stand in `keep: <SQL>` over these columns. Raises InputError as `check` does."""
-    step = Keep(predicate=text)
-    step.check(sql.bind(step.inputs, types))
 
 
 def conditions(table: Table, selection: Selection) -> list[str]:

@@ -99,14 +99,19 @@ class Table:
 
 def load(store: Store, chosen: Chosen, limits: Limits) -> Table:
     """Load a version's rows. Raises InputError where they need more memory than is allowed."""
-    name, version = chosen.manifest.name, chosen.manifest.version
-    connection = connect(store.root, name, version, downloads=False, evaluations=False, limits=limits)
+    manifest = chosen.manifest
     try:
-        return _loaded(store, chosen, limits, connection)
+        connection = connect(
+            store.root, manifest.name, manifest.version, downloads=False, evaluations=False, limits=limits
+        )
+        with contextlib.ExitStack() as unless_loaded:
+            unless_loaded.callback(connection.close)
+            table = _loaded(store, chosen, limits, connection)
+            unless_loaded.pop_all()
+        return table
     except (duckdb.OutOfMemoryException, MemoryError) as error:
-        connection.close()
         raise InputError(
-            f"{chosen.label}: its {chosen.manifest.pool:,} rows need more than {limits.memory_gb:g} GB of memory here; "
+            f"{chosen.label}: its {manifest.pool:,} rows need more than {limits.memory_gb:g} GB of memory here; "
             "allow more: --memory-limit"
         ) from error
 

@@ -58,9 +58,9 @@ def effect(table: Table, wish: Threshold, base_N: np.ndarray) -> Effect:
     if wish.kind == "keep":
         kept_N = base_N & signal.within(wish.low, wish.high)
         return Effect(of, int(np.count_nonzero(kept_N)), kept_N)
-    step = _top(wish)
+    step = top_step(wish)
     group = table.category(wish.per) if wish.per else None
-    found = first_of_groups(signal, base_N, group, lambda size: _quota(step, size), highest=wish.order == "desc")
+    found = first_of_groups(signal, base_N, group, lambda size: quota(step, size), highest=wish.order == "desc")
     groups = _groups(group, found.size_G, found.quota_G) if group else ()
     return Effect(of, int(found.quota_G.sum()), found.kept_N, groups)
 
@@ -87,7 +87,7 @@ def step_yaml(table: Table, wish: Threshold) -> str:
     """The step as it is pasted under `steps:`."""
     if wish.kind == "keep":
         return as_step({"keep": range_sql(table.signal(wish.signal), wish.low, wish.high)})
-    step = _top(wish)
+    step = top_step(wish)
     said: dict[str, Any] = {"by": column_sql(wish.signal)}
     said |= {"fraction": float(step.fraction)} if step.fraction is not None else {"rows": step.rows}
     said |= {"per": wish.per} if wish.per else {}
@@ -118,7 +118,7 @@ def threshold(table: Table, selector: Selector, wish: Threshold) -> dict[str, An
     }
 
 
-def _top(wish: Threshold) -> Top:
+def top_step(wish: Threshold) -> Top:
     """The step of the specification. Raises InputError."""
     size: dict[str, Any] = {"rows": wish.rows} if wish.rows is not None else {"fraction": wish.fraction}
     try:
@@ -130,7 +130,7 @@ def _top(wish: Threshold) -> Top:
         raise InputError(f"top: {where + ': ' if where else ''}{said}") from error
 
 
-def _quota(step: Top, size: int) -> int:
+def quota(step: Top, size: int) -> int:
     """How many of `size` rows with a value stay: floor(fraction · size) with the fraction as it is written."""
     if step.rows is not None:
         return min(step.rows, size)

@@ -29,7 +29,7 @@ function inOrder(facets) {
   return [...facets].sort((a, b) => rank(a) - rank(b));
 }
 
-const isMinor = facet => MINOR.test(facet.name) || facet.name.startsWith('original_') || facet.low === facet.high;
+const isMinor = facet => MINOR.test(facet.name) || facet.name.startsWith('original_') || (facet.kind === 'signal' && facet.low === facet.high);
 
 export function showCounts(bars) {
   drawn.forEach((made, name) => made.show(bars[name]));

@@ -41,6 +41,7 @@ async function start() {
   byId('label').textContent = state.about.label;
   const cut = [...new Set(state.about.thresholds.map(threshold => threshold.signal))];
   state.shown = (cut.length ? cut : signals().map(signal => signal.name)).slice(0, 2);
+  if (innerWidth < 900) for (const panel of document.querySelectorAll('aside > details')) panel.open = false;
   drawFacets();
   startOrder();
   startSearch();

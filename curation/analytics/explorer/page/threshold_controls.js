@@ -4,14 +4,15 @@ import {element, option} from '/page/elements.js';
 import {count, edge} from '/page/numbers.js';
 import {categories, signals, state} from '/page/state.js';
 
-export function controls(cut, changed) {
-  const name = choice('Signal', signals().map(signal => [signal.name, signal.name]), cut);
-  const kind = choice('Step', [['ge', 'keep ≥'], ['le', 'keep ≤'], ['between', 'keep between'], ['top', 'top, highest'], ['bottom', 'top, lowest']], 'ge');
+// `own` is a step of the version to begin with; with a signal only, a `keep` at the end.
+export function controls(own, changed) {
+  const name = choice('Signal', signals().map(signal => [signal.name, signal.name]), own.signal);
+  const kind = choice('Step', [['ge', 'keep ≥'], ['le', 'keep ≤'], ['between', 'keep between'], ['top', 'top, highest'], ['bottom', 'top, lowest']], !own.fraction ? 'ge' : own.order === 'asc' ? 'bottom' : 'top');
   const low = slider('Value', 'low');
   const high = slider('To', 'high');
   const fraction = slider('Fraction', 'fraction');
-  fraction.limits(0.001, 1, 0.001, 0.3);
-  const per = choice('Within each', [['', '(all together)'], ...categories().map(each => [each.name, each.name])], '');
+  fraction.limits(0.001, 1, 0.001, own.fraction ?? 0.3);
+  const per = choice('Within each', [['', '(all together)'], ...categories().map(each => [each.name, each.name])], own.per ?? '');
   const before = choice('Stands', [], '');
   const parts = {low, high, fraction, per};
   const shown = {ge: ['low'], le: ['high'], between: ['low', 'high'], top: ['fraction', 'per'], bottom: ['fraction', 'per']};
@@ -47,7 +48,8 @@ export function controls(cut, changed) {
   for (const control of [per, before]) control.select.addEventListener('change', changed);
   for (const control of [low, high, fraction]) control.listen(changed);
   renew();
-  for (const [part, control] of Object.entries(parts)) control.element.hidden = !shown.ge.includes(part);
+  before.choose(own.step ?? '');
+  for (const [part, control] of Object.entries(parts)) control.element.hidden = !shown[kind.value()].includes(part);
   const made = element('div', {class: 'controls'}, name.element, kind.element, low.element, high.element,
     fraction.element, per.element, before.element);
   return {element: made, wish};
@@ -69,9 +71,11 @@ function choice(text, pairs, value) {
     select.replaceChildren(...offered.map(([each, said]) => option(each, said)));
     select.value = offered.some(([each]) => each === chosen) ? chosen : offered[0]?.[0] ?? '';
   };
+  const choose = wanted => { if (pairsHave(wanted)) select.value = wanted; };
+  const pairsHave = wanted => [...select.options].some(each => each.value === wanted);
   offer(pairs);
-  if (pairs.length) select.value = value;
-  return {element: element('label', {class: 'choice'}, element('span', {}, text), select), select, offer, value: () => select.value};
+  choose(value);
+  return {element: element('label', {class: 'choice'}, element('span', {}, text), select), select, offer, choose, value: () => select.value};
 }
 
 function slider(text, name) {

@@ -18,11 +18,12 @@ export function startThresholds() {
     form.append(element('p', {class: 'hint'}, 'This version has no signal to cut.'));
     return;
   }
-  const cut = state.about.thresholds.at(-1)?.signal ?? signals().at(-1).name;
-  made = controls(cut, changed);
+  const own = state.about.thresholds.findLast(threshold => threshold.fraction);
+  made = controls(own ?? {signal: signals().at(-1).name}, changed);
   answerPlace = element('div', {id: 'effect', 'aria-live': 'polite'});
   form.append(made.element, answerPlace);
   on('selection', changed);
+  byId('threshold-panel').addEventListener('toggle', changed);
 }
 
 function changed() {
@@ -44,7 +45,7 @@ function show(answer, wish) {
     tally('selected', answer.selected, 'in the selection'),
     ...answer.groups.map(group => tally('group', group, `${wish.per} ${group.label ?? 'NULL'}`)),
     yamlOf(answer.yaml),
-    keeps ? element('button', {type: 'button', onclick: () => setRange(wish.signal, wish.low, wish.high)}, 'Filter the grid by it') : null,
+    ...(keeps ? [element('button', {type: 'button', onclick: () => setRange(wish.signal, wish.low, wish.high)}, 'Filter the grid by it')] : []),
     ...answer.edges.flatMap(strips));
 }
 
