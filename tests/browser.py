@@ -17,7 +17,10 @@ _FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--force-color-profile=srgb",
 )  # fmt: skip
 _LOCK = Path(tempfile.gettempdir()) / "pairmill-chromium.lock"
-_INSTALL = (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "chromium", "chromium-driver"])
+_INSTALL = (
+    ["apt-get", "update"],
+    ["apt-get", "install", "-y", "--no-install-recommends", "chromium", "chromium-driver"],
+)
 
 
 @contextmanager
@@ -48,8 +51,13 @@ def _require_chromium() -> None:
         said = "there is no apt-get"
         for command in _INSTALL if shutil.which("apt-get") else ():
             done = subprocess.run(
-                [*before, *command], capture_output=True, text=True, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+                [*before, *command],
+                capture_output=True,
+                text=True,
+                env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
             )
             said = done.stderr.strip()[-500:] if done.returncode else ""
         assert CHROMIUM.exists(), f"{CHROMIUM} is missing and could not be installed ({said}): apt-get install chromium"
-        assert DRIVER.exists(), f"{DRIVER} is missing and could not be installed ({said}): apt-get install chromium-driver"
+        assert DRIVER.exists(), (
+            f"{DRIVER} is missing and could not be installed ({said}): apt-get install chromium-driver"
+        )

@@ -32,12 +32,16 @@ from curation.versions import resolve
 SELECTIONS = {
     "nothing": Selection(),
     "a range": Selection(ranges={"score": (0.3, 0.7)}),
-    "two ranges and a value": Selection(ranges={"score": (0.2, None), "width_px": (None, 130)}, values={"colour": ("red", None)}),
+    "two ranges and a value": Selection(
+        ranges={"score": (0.2, None), "width_px": (None, 130)}, values={"colour": ("red", None)}
+    ),
     "fates": Selection(values={"fate": ("dropped", "failed")}),
     "words": Selection(words="DOG  number"),
     "SQL over what is loaded": Selection(sql="score > 0.4 OR colour = 'red' -- why not"),
     "SQL over what is not": Selection(sql="length(stored_sha256) = 64 and width_px > 100", words="a"),
-    "all of them": Selection(ranges={"score": (0.1, 0.8)}, values={"colour": ("red", "blue")}, sql="width_px < 140", words="number"),
+    "all of them": Selection(
+        ranges={"score": (0.1, 0.8)}, values={"colour": ("red", "blue")}, sql="width_px < 140", words="number"
+    ),
 }
 
 
@@ -57,7 +61,9 @@ def table(root: Path) -> Iterator[Table]:
 
 def samples(root: Path, condition: str, name: str = "set") -> list[str]:
     with connect(root / "store", name) as connection:
-        return [key for (key,) in connection.execute(f"SELECT key FROM samples WHERE {condition} ORDER BY key").fetchall()]
+        return [
+            key for (key,) in connection.execute(f"SELECT key FROM samples WHERE {condition} ORDER BY key").fetchall()
+        ]
 
 
 def keys_of(table: Table, kept_N: np.ndarray) -> list[str]:
@@ -82,7 +88,9 @@ def test_a_selection_has_the_rows_that_sql_gives(root: Path, table: Table, selec
 
 
 @pytest.mark.parametrize("selection", SELECTIONS.values(), ids=SELECTIONS.keys())
-def test_each_histogram_counts_what_all_filters_but_its_own_keep(root: Path, table: Table, selection: Selection) -> None:
+def test_each_histogram_counts_what_all_filters_but_its_own_keep(
+    root: Path, table: Table, selection: Selection
+) -> None:
     counts_FS = Selector(table).choose(selection).counts_FS
     for place, (name, facet) in enumerate(table.facets.items()):
         others = selection.model_copy(
@@ -150,7 +158,9 @@ def test_a_slider_keeps_what_top_decides(
     data = {"key": pa.array(keys), VALUE: pa.chunked_array([array])}
     decided = step.decide(pa.table(data | ({GROUP: pa.array(labels, pa.string())} if in_groups else {}))).kept
     wish = Threshold(signal="score", kind="top", fraction=fraction)
-    kept = first_of_groups(found, np.ones(len(rows), bool), group, lambda n: quota(top_step(wish), n), highest=order == "desc")
+    kept = first_of_groups(
+        found, np.ones(len(rows), bool), group, lambda n: quota(top_step(wish), n), highest=order == "desc"
+    )
     assert kept.kept_N.tolist() == decided.tolist()
     assert int(kept.quota_G.sum()) == int(decided.sum())
 
@@ -180,12 +190,23 @@ THRESHOLDS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("wish", THRESHOLDS, ids=str)
-def test_the_sliders_count_is_what_a_run_with_its_yaml_then_keeps(root: Path, table: Table, wish: dict[str, Any]) -> None:
+def test_the_sliders_count_is_what_a_run_with_its_yaml_then_keeps(
+    root: Path, table: Table, wish: dict[str, Any]
+) -> None:
     tried = Threshold(signal="score", **wish)
     answer = threshold(table, Selector(table), tried)
     (step,) = yaml.safe_load(answer["yaml"])
     steps = table.chosen.manifest.spec["steps"]
-    result = run(root, ["inspect_image", {"keep": steps[1]["parameters"], "id": "scored"}, {"top": steps[2]["parameters"], "id": "best"}, step], "again")
+    result = run(
+        root,
+        [
+            "inspect_image",
+            {"keep": steps[1]["parameters"], "id": "scored"},
+            {"top": steps[2]["parameters"], "id": "best"},
+            step,
+        ],
+        "again",
+    )
     assert result.curated == answer["alive"]["kept"]
     assert answer["alive"]["of"] == table.chosen.manifest.rows
     kept = effect(table, tried, alive(table, "")).kept_N

@@ -108,11 +108,19 @@ def test_a_filter_by_words_by_sql_by_a_value_and_by_dragging_changes_counts_and_
     until(page, lambda: count(page) == ROWS)
     chart = one(page, "[data-facet=score] > svg")
     wide = chart.size["width"]
-    ActionChains(page).move_to_element_with_offset(chart, 0, 0).click_and_hold().move_by_offset(wide // 2 - 2, 0).release().perform()
+    ActionChains(page).move_to_element_with_offset(chart, 0, 0).click_and_hold().move_by_offset(
+        wide // 2 - 2, 0
+    ).release().perform()
     until(page, lambda: count(page) < ROWS)
     low = float(one(page, "[data-facet=score] [aria-label='score from']").get_attribute("value") or "nan")
     assert count(page) == rows_where(root, f"score >= {low}") > 0
-    until(page, lambda: int(one(page, "[data-facet=colour] [data-value=red] .number").text) == rows_where(root, f"score >= {low} AND colour = 'red'"))
+    until(
+        page,
+        lambda: (
+            int(one(page, "[data-facet=colour] [data-value=red] .number").text)
+            == rows_where(root, f"score >= {low} AND colour = 'red'")
+        ),
+    )
 
 
 def test_what_is_wrong_in_a_predicate_is_said_where_it_is_typed(page: Chrome) -> None:
@@ -126,7 +134,9 @@ def test_what_is_wrong_in_a_predicate_is_said_where_it_is_typed(page: Chrome) ->
 
 
 def test_the_threshold_begins_as_the_versions_own_and_counts_what_it_would_leave(root: Path, page: Chrome) -> None:
-    until(page, lambda: one(page, ".tally.alive").get_attribute("data-kept") == str(rows_where(root, "fate = 'curated'")))
+    until(
+        page, lambda: one(page, ".tally.alive").get_attribute("data-kept") == str(rows_where(root, "fate = 'curated'"))
+    )
     assert one(page, "#effect .yaml pre").text == "- top: {by: score, fraction: 0.75, per: colour}"
     Select(one(page, "[aria-label=Step]")).select_by_value("ge")
     Select(one(page, "[aria-label=Stands]")).select_by_value("")
@@ -174,7 +184,11 @@ def test_a_story_tells_every_step_and_why_a_pair_was_dropped(root: Path, page: C
     until(page, lambda: len(cards(page)) == rows_where(root, "fate_step = 'best'"))
     cards(page)[0].click()
     until(page, lambda: one(page, "#story .steps"))
-    assert [e.text for e in page.find_elements(By.CSS_SELECTOR, "#story .steps b")] == ["steps[0] inspect_image", "scored", "best"]
+    assert [e.text for e in page.find_elements(By.CSS_SELECTOR, "#story .steps b")] == [
+        "steps[0] inspect_image",
+        "scored",
+        "best",
+    ]
     assert "dropped at best: score ranks below the best 75 %" in one(page, "#story .verdict").text
     until(page, lambda: page.execute_script("return document.querySelector('#story img.large').naturalWidth") > 90)
     assert "No vectors here" in one(page, "#story").text
@@ -207,7 +221,9 @@ def test_order_by_a_signal_and_its_value_under_each_picture(page: Chrome) -> Non
 def test_it_is_dark_where_the_system_or_the_switch_says_so(page: Chrome) -> None:
     ground = "return getComputedStyle(document.body).backgroundColor"
     light = page.execute_script(ground)
-    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
+    page.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    )
     dark = page.execute_script(ground)
     assert dark != light
     one(page, "#theme").click()

@@ -53,12 +53,20 @@ PATHS = ["/", "/?token=wrong", "/page/main.js", "/api/about", "/thumbnail/" + "0
 @pytest.mark.parametrize("path", PATHS)
 def test_without_the_token_nothing_is_answered(client: Client, path: str) -> None:
     host = {"Host": f"127.0.0.1:{client.port}"}
-    for cookie in ({}, {"Cookie": f"pairmill-{client.port}=wrong"}, {"Cookie": f"other={client.token}"}, {"Cookie": "é;;="}):
+    for cookie in (
+        {},
+        {"Cookie": f"pairmill-{client.port}=wrong"},
+        {"Cookie": f"other={client.token}"},
+        {"Cookie": "é;;="},
+    ):
         assert client.send("GET", path, headers=host | cookie)[0] == 403
     assert client.send("POST", "/api/select", b"{}", headers=host)[0] == 403
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "[::1]:{port}", "", "127.0.0.1:{port}@evil"])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "[::1]:{port}", "", "127.0.0.1:{port}@evil"],
+)
 def test_another_host_name_is_refused_even_with_the_token(client: Client, host: str) -> None:
     """A name of somebody else's that is made to mean 127.0.0.1 (DNS rebinding)."""
     headers = client.headers | {"Host": host.format(port=client.port)}
@@ -73,6 +81,9 @@ def test_the_token_in_the_address_becomes_a_cookie_and_goes(client: Client) -> N
     cookie = headers["set-cookie"].lower()
     assert all(said in cookie for said in ("httponly", "samesite=strict", f"pairmill-{client.port}="))
     assert client.send("GET", "/", headers=host | {"Cookie": headers["set-cookie"].split(";")[0]})[0] == 200
+    linked = client.send("GET", f"/?token={client.token}", headers=host | {"Sec-Fetch-Site": "cross-site"})
+    assert (linked[0], linked[1]["set-cookie"].lower()) == (200, cookie)  # from a notebook's terminal
+    assert b'content="0; url=/"' in linked[2]
 
 
 def test_what_another_page_sends_is_refused(client: Client) -> None:
@@ -126,7 +137,13 @@ def test_pictures_are_jpegs_of_a_fixed_type_and_missing_ones_are_empty(root: Pat
 def test_hostile_sql_reads_nothing_and_writes_nothing(root: Path, client: Client) -> None:
     """Statements as predicates, and as what closes the predicate and begins another statement."""
     secret = root / "secret.csv"
-    names = {"out": root / "written", "store": root / "store", "secret": secret, "secret_json": root / "secret.json", "samples": "samples.parquet"}
+    names = {
+        "out": root / "written",
+        "store": root / "store",
+        "secret": secret,
+        "secret_json": root / "secret.json",
+        "samples": "samples.parquet",
+    }
     before = tree(root)
     for template in HOSTILE:
         text = template.format(**names) if "{" in template else template
@@ -217,7 +234,9 @@ def test_keys_are_exported_as_text(root: Path, client: Client) -> None:
     wish = quote(json.dumps({"words": "cat"}))
     status, headers, body = client.send("GET", f"/keys.txt?selection={wish}")
     with connect(root / "store") as connection:
-        expected = connection.execute("SELECT key FROM samples WHERE contains(lower(caption), 'cat') ORDER BY key").fetchall()
+        expected = connection.execute(
+            "SELECT key FROM samples WHERE contains(lower(caption), 'cat') ORDER BY key"
+        ).fetchall()
     assert (status, body.decode().split()) == (200, [key for (key,) in expected])
     assert headers["content-disposition"] == 'attachment; filename="keys.txt"'
     assert client.send("GET", "/keys.exe")[0] == 404
@@ -247,7 +266,10 @@ def test_a_version_without_rows_and_one_without_pictures_can_be_looked_at(tmp_pa
         assert client.ask("select", {})["rows"] == 0
         assert client.ask("select", {"sql": "clip_score > 0", "words": "x"})["rows"] == 0
         assert client.ask("rows", {}) == {"rows": []}
-        assert "is no signal here; there are none" in client.ask("threshold", {"signal": "clip_score", "kind": "keep"})["error"]
+        assert (
+            "is no signal here; there are none"
+            in client.ask("threshold", {"signal": "clip_score", "kind": "keep"})["error"]
+        )
         assert client.send("GET", "/keys.txt")[2] == b""
     add_version(store, usual_pairs(), plan="plan1", name="other")
     with running(store.root, "other") as page:
@@ -267,9 +289,9 @@ def test_a_port_that_is_taken_and_memory_that_is_short_are_said(tmp_path: Path) 
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"--port {port}: .*leave it out"), served(store.root, port=port):
             pass
-    with pytest.raises(InputError, match=r"12 rows need more than 0\.001 GB of memory here"):
-        with served(store.root, limits=Limits(memory_gb=0.001)):
-            pass
+    short = Limits(memory_gb=0.001)
+    with pytest.raises(InputError, match=r"12 rows need more than 0\.001 GB"), served(store.root, limits=short):
+        pass
     with pytest.raises(InputError, match="no finished version of it"), served(store.root, "nothing"):
         pass
 
@@ -277,7 +299,13 @@ def test_a_port_that_is_taken_and_memory_that_is_short_are_said(tmp_path: Path) 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_command_prints_an_address_and_stops_cleanly(root: Path, number: int, code: int) -> None:
     command = [sys.executable, "-m", "flows.command_line", "explore", "--store", str(root / "store"), "--no-browser"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
     assert process.stdout is not None
     address = process.stdout.readline().strip()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{32}", address)

@@ -13,7 +13,7 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from curation.analytics.answer import json_value
@@ -72,7 +72,9 @@ class Explorer:
     def threshold(self, wish: Threshold) -> dict[str, Any]:
         """What a threshold would leave."""
         answer = threshold(self.table, self.selector, wish)
-        answer["edges"] = [{side: self._rows(found) for side, found in asdict(edge).items()} for edge in answer["edges"]]
+        answer["edges"] = [
+            {side: self._rows(found) for side, found in asdict(edge).items()} for edge in answer["edges"]
+        ]
         return answer
 
     def steps(self, wish: Selection) -> dict[str, Any]:
@@ -103,7 +105,9 @@ def made_app(explorer: Explorer) -> Starlette:
         "threshold": (Threshold, explorer.threshold),
         "steps": (Selection, explorer.steps),
     }
-    routes = [Route(f"/api/{name}", _question(*each), methods=["POST"]) for name, each in questions.items()]
+    routes: list[BaseRoute] = [
+        Route(f"/api/{name}", _question(*each), methods=["POST"]) for name, each in questions.items()
+    ]
     routes += [
         Route("/", lambda _: FileResponse(PAGE / "index.html")),
         Route("/api/about", _answering(lambda _: JSONResponse(explorer.about()))),
@@ -163,4 +167,3 @@ def _keys(explorer: Explorer, request: Request) -> Response:
     path = exporting.keys_file(explorer.table, explorer.selector.choose(wish).kept_N, suffix)
     kind = "application/vnd.apache.parquet" if suffix == ".parquet" else "text/plain; charset=us-ascii"
     return FileResponse(path, media_type=kind, filename=f"keys{suffix}", background=BackgroundTask(os.unlink, path))
-

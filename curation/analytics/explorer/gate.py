@@ -11,10 +11,12 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HOSTS = {"127.0.0.1", "localhost"}
+_OWN = {"same-origin", "none"}  # who asked, as browsers say it: this page, or nobody but the user
+_ENTRY = '<!doctype html><title>Pairmill explorer</title><meta http-equiv="refresh" content="0; url=/">'
 _METHODS = {"GET", "HEAD", "POST"}
 _HEADERS: Mapping[str, str] = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -64,10 +66,12 @@ class Gate:
             return PlainTextResponse("no such method\n", 405)
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] == "/" and scope["method"] == "GET" and self._is_token(given):
-            entry = RedirectResponse("/", 303)
+            # From a link in another page, a redirect would count as that page's, and the cookie would not be sent.
+            is_own = headers.get("sec-fetch-site", "none") in _OWN
+            entry: Response = RedirectResponse("/", 303) if is_own else HTMLResponse(_ENTRY)
             entry.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", path="/")
             return entry
-        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        if headers.get("sec-fetch-site", "none") not in _OWN:
             return _refused("another page asked for it")
         if not self._is_token(_cookie(headers, self._cookie)):
             return _refused("open the address that `pairmill explore` printed, with its token")

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from curation.analytics.explorer.counting import cross_counts, note_failed
+from curation.analytics.explorer.counting import cross_counts, failed_by, note_failed
 from curation.analytics.explorer.facets import Category, Signal
 from curation.analytics.explorer.predicate import require_predicate
 from curation.analytics.explorer.table import LOADED, LOWER, Table
@@ -44,17 +44,18 @@ class Selector:
 
     def _choose(self, selection: Selection) -> Chosen:
         table = self._table
-        within_N = np.ones(table.rows, np.bool_)
+        within_N = None
         if selection.words.strip():
             within_N = self._of_words(" ".join(selection.words.split()))
         if selection.sql.strip():
-            within_N = within_N & self._of_sql(selection.sql)
-        failed_N = np.zeros(table.rows, np.uint32)
+            found_N = self._of_sql(selection.sql)
+            within_N = found_N if within_N is None else within_N & found_N
+        failed_N = failed_by(within_N, table.rows)
         places = {name: place for place, name in enumerate(table.facets)}
         for name, kept_N in self._filters(selection):
             note_failed(failed_N, kept_N, places[name])
-        counts_FS = cross_counts(table.code_FN, failed_N, within_N)
-        kept_N = within_N & (failed_N == 0)
+        counts_FS = cross_counts(table.code_FN, failed_N)
+        kept_N = failed_N == 0
         return Chosen(kept_N, int(np.count_nonzero(kept_N)), counts_FS)
 
     def _filters(self, selection: Selection) -> Iterator[tuple[str, np.ndarray]]:
@@ -95,7 +96,11 @@ def conditions(table: Table, selection: Selection) -> list[str]:
             found.append(range_sql(table.signal(name), low, high))
     for name, labels in selection.values.items():
         found.append(_values_sql(table.category(name), labels))
-    found += [f"contains(lower({c.CAPTION.name}), {_text(word.lower())})" for word in selection.words.split()]
+    with table.asked() as connection:  # in DuckDB's lower case, which is not Python's for every letter
+        words = connection.execute(
+            "SELECT lower(word) FROM (SELECT unnest($1::VARCHAR[]) AS word)", [selection.words.split()]
+        )
+        found += [f"contains(lower({c.CAPTION.name}), {_text(word)})" for (word,) in words.fetchall()]
     if selection.sql.strip():
         found.append(f"({selection.sql.strip()})" if found else selection.sql.strip())
     return found

@@ -29,7 +29,7 @@ _MOST_LABELS, _FEW = 1000, 20
 _FATE = (c.FATE.name, c.FATE_STEP.name)
 _ALWAYS = (c.KEY.name, c.CAPTION.name, *_FATE)
 _OF_ONE_ROW = {c.KEY.name, c.CAPTION.name, c.URL.name, c.DUPLICATE_OF.name}
-_MOST_FACETS = 30  # a bit each
+_MOST_FACETS = 30  # a bit each, and one for other filters
 
 
 @dataclass
@@ -89,7 +89,10 @@ class Table:
     def positions(self, keys: Sequence[str]) -> dict[str, int]:
         """The row number of each key that the version has."""
         with self.asked() as connection:
-            found = connection.execute(f"SELECT key, rowid FROM {LOADED} JOIN (SELECT unnest($1::VARCHAR[]) AS wanted) ON key = wanted", [list(keys)])
+            found = connection.execute(
+                f"SELECT key, rowid FROM {LOADED} JOIN (SELECT unnest($1::VARCHAR[]) AS wanted) ON key = wanted",
+                [list(keys)],
+            )
             return dict(found.fetchall())
 
     def close(self) -> None:
@@ -122,16 +125,15 @@ def _loaded(store: Store, chosen: Chosen, limits: Limits, connection: duckdb.Duc
     types = {f.name: f.type for f in connection.sql("FROM samples LIMIT 0").to_arrow_table().schema}
     numbers = [name for name, kind in kinds.items() if kind in _NUMBERS or kind.startswith("DECIMAL")]
     texts = [name for name, kind in kinds.items() if kind in ("VARCHAR", "BOOLEAN") and name not in _OF_ONE_ROW]
-    few = _of_few_values(connection, sorted(texts, key=lambda name: name not in _FATE))
+    few = _of_few_values(connection, texts)
     names = [name for name in kinds if name in {*_ALWAYS, *few, *numbers}]
     chosen_sql = ", ".join(_as_loaded(name, kinds[name]) for name in names)
-    connection.execute(
-        f"CREATE TABLE {LOADED} AS SELECT {chosen_sql}, lower({c.CAPTION.name}) AS {LOWER} FROM samples"
-    )
+    connection.execute(f"CREATE TABLE {LOADED} AS SELECT {chosen_sql}, lower({c.CAPTION.name}) AS {LOWER} FROM samples")
     ((rows,),) = connection.execute(f"SELECT count(*) FROM {LOADED}").fetchall()
     facets: dict[str, Signal | Category] = {}
     code_FN = np.empty((min(len(few) + len(numbers), _MOST_FACETS), rows), np.uint16)
-    for name in [*few, *numbers][:_MOST_FACETS]:
+    fates, others = [n for n in few if n in _FATE], [n for n in few if n not in _FATE]
+    for name in [*fates, *numbers, *others][:_MOST_FACETS]:
         code_N = code_FN[len(facets)]
         found = (
             category(name, few[name], _groups(connection, name, few[name]), code_N)

@@ -1,4 +1,4 @@
-"""Thumbnails of a page of rows: made together as soon as the page is asked for, since one by one each costs a look-up."""
+"""Thumbnails of a page of rows, made together as soon as the page is asked for: one by one, each costs a look-up."""
 
 import threading
 from collections import OrderedDict

@@ -24,6 +24,7 @@ export function turn(pages) {
 
 export function showRows(rows) {
   keys = rows.map(row => row.key);
+  byId('grid').removeAttribute('aria-busy');
   const hadFocus = byId('grid').contains(document.activeElement);
   byId('grid').replaceChildren(...rows.map(card));
   const first = byId('grid').firstElementChild;

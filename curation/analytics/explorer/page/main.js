@@ -31,6 +31,7 @@ const page = newest('rows', answer => showRows(answer.rows), error => {
 
 function askPage() {
   const {selection, by, order, like, start, perPage} = state;
+  byId('grid').setAttribute('aria-busy', 'true');
   page({selection, by, order, like, start, count: perPage});
 }
 

@@ -36,17 +36,22 @@ const question = newest('threshold', show, error => {
 
 function show(answer, wish) {
   const keeps = wish.kind === 'keep';
-  const cut = keeps ? [wish.low, wish.high] : [answer.edges[0]?.kept[0]?.[wish.signal]];
+  const cut = keeps ? [wish.low, wish.high] : wish.per ? [] : [answer.edges[0]?.kept[0]?.[wish.signal]];
   state.lines = {[wish.signal]: cut.filter(value => typeof value === 'number')};
   tell('lines');
   const where = wish.before ? `alive before ${wish.before}` : 'alive at the end';
   answerPlace.replaceChildren(
     tally('alive', answer.alive, where),
     tally('selected', answer.selected, 'in the selection'),
-    ...answer.groups.map(group => tally('group', group, `${wish.per} ${group.label ?? 'NULL'}`)),
     yamlOf(answer.yaml),
+    ...(answer.groups.length ? [groups(answer.groups, wish.per)] : []),
     ...(keeps ? [element('button', {type: 'button', onclick: () => setRange(wish.signal, wish.low, wish.high)}, 'Filter the grid by it')] : []),
     ...answer.edges.flatMap(strips));
+}
+
+function groups(all, per) {
+  return element('details', {class: 'groups'}, element('summary', {}, `Within each ${per}`),
+    ...all.map(group => tally('group', group, `${per} ${group.label ?? 'NULL'}`)));
 }
 
 function tally(name, {kept, of}, what) {
