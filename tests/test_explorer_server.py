@@ -20,6 +20,7 @@ from test_query import HOSTILE, SECRET, tree
 
 from curation.analytics.explorer.selecting import Selector
 from curation.analytics.explorer.serving import served
+from curation.analytics.explorer.story import exact
 from curation.analytics.explorer.table import load
 from curation.analytics.explorer.wishes import Selection
 from curation.analytics.limits import Limits
@@ -230,6 +231,14 @@ def test_a_story_tells_what_explain_knows(client: Client) -> None:
     assert told["told"]["steps"][-1]["values"]["clip_score"] is not None
 
 
+def test_hashes_reach_the_page_digit_by_digit() -> None:
+    """A browser's numbers have 53 bits."""
+    assert exact({"phash": 2**64 - 1, "rows": [2**53, -(2**60)]}) == {
+        "phash": "18446744073709551615",
+        "rows": [2**53, "-1152921504606846976"],
+    }
+
+
 def test_keys_are_exported_as_text(root: Path, client: Client) -> None:
     wish = quote(json.dumps({"words": "cat"}))
     status, headers, body = client.send("GET", f"/keys.txt?selection={wish}")
@@ -294,6 +303,9 @@ def test_a_port_that_is_taken_and_memory_that_is_short_are_said(tmp_path: Path) 
         pass
     with pytest.raises(InputError, match="no finished version of it"), served(store.root, "nothing"):
         pass
+    add_version(store, usual_pairs(), plan="plan1", name="other")
+    with pytest.raises(InputError, match="has the data sets demo, other; say which: pairmill explore NAME"):
+        served(store.root).__enter__()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -23,7 +23,7 @@ from curation.analytics.explorer.facets import Signal
 from curation.analytics.explorer.likeness import Likenesses
 from curation.analytics.explorer.ranking import ranked
 from curation.analytics.explorer.selecting import Selector
-from curation.analytics.explorer.story import story
+from curation.analytics.explorer.story import exact, story
 from curation.analytics.explorer.table import Table
 from curation.analytics.explorer.thresholds import threshold
 from curation.analytics.explorer.thumbnails_ahead import ThumbnailsAhead
@@ -87,7 +87,7 @@ class Explorer:
             for name, value in row.items():
                 facet = self.table.facets.get(name)
                 is_single = isinstance(facet, Signal) and facet.values_N.dtype == np.float32
-                row[name] = _short(value) if is_single and value is not None else json_value(value)
+                row[name] = _short(value) if is_single and value is not None else exact(json_value(value))
         self.thumbnails.expect([row["key"] for row in rows])
         return rows
 

@@ -19,7 +19,7 @@ from curation.analytics.explorer.wishes import Selection
 from curation.analytics.limits import Limits
 from curation.analytics.thumbnails import Pictures
 from curation.storage.store import Store
-from curation.versions import resolve
+from curation.versions import names, resolve
 from schemas.errors import InputError
 
 HOST = "127.0.0.1"
@@ -57,6 +57,11 @@ def served(
     `port` 0 takes a free one. Raises InputError where there is no such version, the port is taken, or memory is short.
     """
     store = Store.existing(store_path)
+    sets = names(store)
+    if name is None and len(sets) > 1:
+        raise InputError(
+            f"store {store.root}: it has the data sets {', '.join(sets)}; say which: pairmill explore NAME"
+        )
     chosen = resolve(store, name)
     with contextlib.ExitStack() as opened:
         listening = opened.enter_context(_listening(port))

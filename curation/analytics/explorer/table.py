@@ -98,6 +98,7 @@ class Table:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+        del self._connection  # what is remembered of answers may outlive it
 
 
 def load(store: Store, chosen: Chosen, limits: Limits) -> Table:
@@ -127,8 +128,8 @@ def _loaded(store: Store, chosen: Chosen, limits: Limits, connection: duckdb.Duc
     texts = [name for name, kind in kinds.items() if kind in ("VARCHAR", "BOOLEAN") and name not in _OF_ONE_ROW]
     few = _of_few_values(connection, texts)
     names = [name for name in kinds if name in {*_ALWAYS, *few, *numbers}]
-    chosen_sql = ", ".join(_as_loaded(name, kinds[name]) for name in names)
-    connection.execute(f"CREATE TABLE {LOADED} AS SELECT {chosen_sql}, lower({c.CAPTION.name}) AS {LOWER} FROM samples")
+    shown = ", ".join(map(quoted, names))
+    connection.execute(f"CREATE TABLE {LOADED} AS SELECT {shown}, lower({c.CAPTION.name}) AS {LOWER} FROM samples")
     ((rows,),) = connection.execute(f"SELECT count(*) FROM {LOADED}").fetchall()
     facets: dict[str, Signal | Category] = {}
     code_FN = np.empty((min(len(few) + len(numbers), _MOST_FACETS), rows), np.uint16)
@@ -138,7 +139,7 @@ def _loaded(store: Store, chosen: Chosen, limits: Limits, connection: duckdb.Duc
         found = (
             category(name, few[name], _groups(connection, name, few[name]), code_N)
             if name in few
-            else signal(name, _column(connection, quoted(name)), code_N)
+            else signal(name, _column(connection, _as_number(name, kinds[name])), code_N)
         )
         if found is not None:
             facets[name] = found
@@ -146,8 +147,8 @@ def _loaded(store: Store, chosen: Chosen, limits: Limits, connection: duckdb.Duc
     return Table(store, chosen, limits, rows, types, tuple(names), facets, code_FN[: len(facets)], step_N, connection)
 
 
-def _as_loaded(name: str, kind: str) -> str:
-    return f"CAST({quoted(name)} AS DOUBLE) AS {quoted(name)}" if kind.startswith("DECIMAL") else quoted(name)
+def _as_number(name: str, kind: str) -> str:
+    return f"CAST({quoted(name)} AS DOUBLE)" if kind.startswith("DECIMAL") else quoted(name)
 
 
 def _of_few_values(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> dict[str, list[str]]:

@@ -56,7 +56,7 @@ function body(key, {values, duplicates, told, label}) {
 }
 
 function step({step: name, outcome, reason, values}) {
-  const said = Object.entries(values).filter(([, value]) => value !== null);
+  const said = Object.entries(values).filter(([own, value]) => value !== null && !(own.endsWith('status') && value === 'ok'));
   return element('li', {class: outcome.replace(' ', '-')}, element('b', {}, name),
     element('span', {class: 'outcome'}, outcome), ['dropped', 'failed'].includes(outcome) ? element('p', {}, reason) : null,
     said.length ? list(said) : null);

@@ -60,8 +60,8 @@ function places(facet) {
   const steps = state.about.steps;
   const added = steps.findIndex(step => step.step === facet.step);
   const after = steps.slice(Math.max(added, 0) + 1);
-  return [['', `at the end (${count(state.about.curated)} alive)`],
-    ...after.map(step => [step.step, `before ${step.step} (${count(step.rows_in)} alive)`])];
+  return [['', `at the end (${count(state.about.curated)})`],
+    ...after.map(step => [step.step, `before ${step.step} (${count(step.rows_in)})`])];
 }
 
 function choice(text, pairs, value) {
