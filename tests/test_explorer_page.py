@@ -46,6 +46,17 @@ def one(driver: Chrome, css: str) -> WebElement:
     return driver.find_element(By.CSS_SELECTOR, css)
 
 
+def press(driver: Chrome, css: str) -> None:
+    """Click it, as soon as nothing that moves lies over it."""
+
+    def pressed() -> bool:
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", one(driver, css))
+        one(driver, css).click()
+        return True
+
+    until(driver, pressed)
+
+
 def cards(driver: Chrome) -> list[WebElement]:
     return driver.find_elements(By.CSS_SELECTOR, "#grid .card")
 
@@ -85,7 +96,7 @@ def test_captions_are_shown_as_they_are_and_run_nothing(page: Chrome) -> None:
     assert HOSTILE in captions
     search(page, "words", "onerror")
     until(page, lambda: len(cards(page)) == 1)
-    cards(page)[0].click()
+    press(page, "#grid .card")
     until(page, lambda: one(page, "#story .words").text == HOSTILE)
     assert page.title.startswith("set@")
     assert page.find_elements(By.CSS_SELECTOR, "#grid .caption *, #story .words *") == []
@@ -101,12 +112,13 @@ def test_a_filter_by_words_by_sql_by_a_value_and_by_dragging_changes_counts_and_
     red = one(page, "[data-facet=colour] [data-value=red]")
     within = "contains(lower(caption), 'cat') AND score >= 0.5 AND colour = 'red'"
     assert int(red.find_element(By.CSS_SELECTOR, ".number").text) == rows_where(root, within)
-    red.click()
+    press(page, "[data-facet=colour] [data-value=red]")
     until(page, lambda: count(page) == len(cards(page)) == rows_where(root, within))
     assert len(page.find_elements(By.CSS_SELECTOR, "#chips .chip")) == 3
-    one(page, "#chips .plain").click()
+    press(page, "#chips .plain")
     until(page, lambda: count(page) == ROWS)
     chart = one(page, "[data-facet=score] > svg")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
     wide = chart.size["width"]
     ActionChains(page).move_to_element_with_offset(chart, 0, 0).click_and_hold().move_by_offset(
         wide // 2 - 2, 0
@@ -182,7 +194,7 @@ def test_keys_move_open_close_and_search(page: Chrome) -> None:
 def test_a_story_tells_every_step_and_why_a_pair_was_dropped(root: Path, page: Chrome) -> None:
     search(page, "sql", "fate_step = 'best'")
     until(page, lambda: len(cards(page)) == rows_where(root, "fate_step = 'best'"))
-    cards(page)[0].click()
+    press(page, "#grid .card")
     until(page, lambda: one(page, "#story .steps"))
     assert [e.text for e in page.find_elements(By.CSS_SELECTOR, "#story .steps b")] == [
         "steps[0] inspect_image",
@@ -198,7 +210,7 @@ def test_the_selection_is_exported_as_a_step_and_as_files(page: Chrome) -> None:
     search(page, "words", "cat")
     write(one(page, "[aria-label='score from']"), "0.4")
     until(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#chips .chip")) == 2)
-    one(page, "#export").click()
+    press(page, "#export")
     until(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#take .yaml pre")) == 2)
     keep, join = (e.text for e in page.find_elements(By.CSS_SELECTOR, "#take .yaml pre"))
     assert keep == "- keep: score >= 0.4 AND contains(lower(caption), 'cat')"
@@ -226,12 +238,12 @@ def test_it_is_dark_where_the_system_or_the_switch_says_so(page: Chrome) -> None
     )
     dark = page.execute_script(ground)
     assert dark != light
-    one(page, "#theme").click()
+    press(page, "#theme")
     assert page.execute_script(ground) == light
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    one(page, "#theme").click()
+    press(page, "#theme")
     assert page.execute_script(ground) == dark
-    one(page, "#theme").click()
+    press(page, "#theme")
     assert page.execute_script(ground) == light
 
 
@@ -241,12 +253,12 @@ def test_at_400_px_nothing_is_wider_than_the_screen(page: Chrome) -> None:
     page.refresh()
     until(page, lambda: len(cards(page)) == ROWS)
     assert page.execute_script("return document.documentElement.scrollWidth") == 400
-    one(page, "#filter-panel > summary").click()
-    one(page, "#threshold-panel > summary").click()
+    press(page, "#filter-panel > summary")
+    press(page, "#threshold-panel > summary")
     until(page, lambda: one(page, ".tally.alive").is_displayed())
     assert page.execute_script("return document.documentElement.scrollWidth") == 400
-    one(page, "#threshold-panel > summary").click()
-    cards(page)[0].click()
+    press(page, "#threshold-panel > summary")
+    press(page, "#grid .card")
     until(page, lambda: one(page, "#story .steps"))
     assert page.execute_script("return document.querySelector('#story').scrollWidth") <= 400
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
