@@ -18,10 +18,12 @@ from flows.commands import (
     asking,
     background,
     captioning,
+    comparing,
     demonstrating,
     evaluating,
     exploring,
     planning,
+    reporting,
     running,
     teaching,
 )
@@ -71,7 +73,7 @@ def _leave(ctx: click.Context, error: BaseException, sentence: str, code: int) -
 
 
 def _stopped(ctx: click.Context) -> str:
-    if ctx.invoked_subcommand in ("run", "demo", "train"):
+    if ctx.invoked_subcommand in ("run", "demo", "train", "compare"):
         return "Stopped. What is committed stays; run the same command again to go on."
     return "Stopped."
 
@@ -82,7 +84,10 @@ def cli() -> None:
     """Curate image-text pairs by a specification, ask about them, and train on them."""
 
 
-_GROUPS = (demonstrating, running, planning, background, asking, exploring, teaching, evaluating, captioning)
+_GROUPS = (
+    demonstrating, running, planning, background, asking, reporting, exploring, teaching, evaluating, comparing,
+    captioning,
+)  # fmt: skip
 for _verb in (verb for group in _GROUPS for verb in group.VERBS):
     cli.add_command(_verb)
 

@@ -48,7 +48,9 @@ def curate(
     ray_address: str | None = None,
 ) -> str:
     """Run a specification and return the path of its manifest. Raises PairmillError."""
-    request = Request(str(spec), store, limit, tuple(overrides), executor=_executor(executor), ray_address=ray_address)
+    request = Request(
+        str(spec), store, limit, tuple(overrides), executor=executor_named(executor), ray_address=ray_address
+    )
     return str(run(request).manifest)
 
 
@@ -204,7 +206,8 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else "no reason given"
 
 
-def _executor(name: str) -> ExecutorName:
+def executor_named(name: str) -> ExecutorName:
+    """The executor of a name. Raises InputError where there is none."""
     if name not in get_args(ExecutorName):
         raise InputError(
             f"executor {name!r}: there is no such executor; there are: {', '.join(get_args(ExecutorName))}"

@@ -83,14 +83,14 @@ def demo(
     """Run the whole demo in a folder. The web is served from a free port of this machine; nothing else is asked."""
     started = time.monotonic()
     paths = _Paths(folder.absolute())
-    with _server(paths.root / "web", port) as server, closing(Services(paths.root)) as services:
+    with web_server(paths.root / "web", port) as server, closing(Services(paths.root)) as services:
         teller.act(f"makes a web of {pairs:,} pairs, with faults planted, and serves it at {server.base_url}")
         web = make_web(
             paths.root / "web", server.base_url, pairs=pairs, seed=seed, tell=lambda n: teller.made(n, pairs)
         )
         server.behaviours = web.behaviours
         write_trusted(paths.root / "trusted", pairs=max(256, pairs // 3), seed=seed)
-        _write_evaluation(paths.root / "held_out", pictures=max(100, pairs // 5), seed=seed)
+        write_evaluation(paths.root / "held_out", pictures=max(100, pairs // 5), seed=seed)
         teller.act("curates the trusted pairs, and trains a small CLIP on them: the scorer")
         _curate(paths, "demo_trusted", teller, "in-process", services)
         _train(paths, "demo_scorer", teller, pairs)
@@ -118,7 +118,7 @@ class _Paths:
         return str(PIPELINES.parent / text) if text.startswith("pipelines/") else text
 
 
-def _server(folder: Path, port: int) -> DemoServer:
+def web_server(folder: Path, port: int) -> DemoServer:
     """Serves the web where an earlier demo in this folder did: keys depend on it, and so what must be fetched anew."""
     file = folder / "port"
     if not port and file.is_file():
@@ -184,7 +184,7 @@ def _moved(value: Any, paths: _Paths) -> Any:
     return paths.moved(value) if isinstance(value, str) else value
 
 
-def _write_evaluation(folder: Path, *, pictures: int, seed: int) -> None:
+def write_evaluation(folder: Path, *, pictures: int, seed: int) -> None:
     """Labelled pictures as the zero-shot evaluation reads them: a CSV and prompt templates for each label."""
     held_out = write_held_out(folder, pictures=pictures, seed=seed)
     lines = [json.loads(line) for line in (held_out.folder / "captions.jsonl").read_text().splitlines()]

@@ -7,6 +7,7 @@ from tiny_vlm import PARTS, built, conversation
 
 from training.generative.build import Built
 from training.generative.families import FAMILIES
+from training.generative.packed_attention import PackedAttention, begins_of
 from training.generative.positions import sample_positions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,8 +59,23 @@ def packed(one: Built, samples: list[dict[str, torch.Tensor]]) -> dict[str, torc
 def test_samples_in_one_row_say_what_they_say_alone(name):
     one = built(name)
     samples = [encoded(one, number) for number in range(3)]
+    row = packed(one, samples)
     with torch.no_grad():
-        together_1LV = one.model(**packed(one, samples), use_cache=False).logits
-        alone = [one.model(**sample, use_cache=False).logits for sample in samples]
-    torch.testing.assert_close(together_1LV, torch.cat(alone, 1), atol=1e-5, rtol=1e-5)
+        masked_1LV = one.model(**row, use_cache=False).logits
+        alone_1LV = torch.cat([one.model(**sample, use_cache=False).logits for sample in samples], 1)
+        one_by_one = PackedAttention(one.model)
+        positions = row["position_ids"]
+        with one_by_one.of(*begins_of(positions if positions.ndim == 2 else positions[0])):
+            quick_1LV = one.model(**row, use_cache=False).logits
+    torch.testing.assert_close(masked_1LV, alone_1LV, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(quick_1LV, alone_1LV, atol=1e-5, rtol=1e-5)
+    decoder = one.model.get_decoder().config
+    assert (decoder._attn_implementation == "sdpa") == bool(getattr(decoder, "sliding_window", None))
     assert one.family.count_tiles(samples[0]) >= 1
+
+
+def test_begins_of_samples_and_a_bound_of_their_length():
+    positions_BL = torch.tensor([[0, 1, 2, 0, 1], [0, 1, 2, 3, 4]])
+    begins_N1, longest = begins_of(positions_BL)
+    assert begins_N1.tolist() == [0, 3, 5, 10]
+    assert longest == 8

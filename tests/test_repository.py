@@ -1,7 +1,11 @@
 """Rules over the files of the repository: how they are called, and what none of them mentions."""
 
+import ast
+import importlib.util
 import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("benchmarks", "curation", "flows", "pipelines", "schemas", "tests", "training")
@@ -42,3 +46,18 @@ def test_the_lock_holds_digests_and_no_address_of_a_registry() -> None:
 
 def test_pipelines_hold_no_python() -> None:
     assert list((ROOT / "pipelines").rglob("*.py")) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_what_a_benchmark_takes_from_us_is_there(path: Path) -> None:
+    """Benchmarks run seldom, and often elsewhere: what they import must not be gone by then."""
+    taken = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in taken if (node.module or "").split(".")[0] in ("curation", "flows", "schemas", "training")]
+    gone = [
+        f"{node.module}.{name.name}"
+        for node in ours
+        for name in node.names
+        if not hasattr(importlib.import_module(str(node.module)), name.name)
+        and importlib.util.find_spec(f"{node.module}.{name.name}") is None
+    ]
+    assert gone == []

@@ -9,7 +9,7 @@ import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -56,6 +56,10 @@ class Batch:
     def left_out(self) -> dict[str, int]:
         """Rows left out on the way, by reason."""
         return {"broken_pictures": self.broken, "empty_captions": self.empty}
+
+    def moved(self, move: "Callable[[np.ndarray | Tensor], Tensor]") -> "Batch":
+        """The batch with pictures and tokens moved to where the model is."""
+        return replace(self, pixels_BCHW=move(self.pixels_BCHW), tokens_BT=move(self.tokens_BT))
 
 
 @contextlib.contextmanager

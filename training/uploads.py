@@ -2,20 +2,28 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.batches import Batch
+from training.learner import Step
+
+
+class _Movable(Step, Protocol):
+    def moved(self, move: Callable[[np.ndarray | Tensor], Tensor]) -> Self:
+        """The batch with what the model reads moved."""
+
+
+_Batch = TypeVar("_Batch", bound=_Movable)
 
 
 @contextlib.contextmanager
-def uploaded(batches: Iterator[Batch], device: torch.device) -> Iterator[Iterator[Batch]]:
-    """The batches with tensors of the device instead of arrays; on a CPU as they are."""
+def uploaded(batches: Iterator[_Batch], device: torch.device) -> Iterator[Iterator[_Batch]]:
+    """The batches with tensors of the device; on a CPU as they are."""
     if device.type == "cpu":
         yield batches
         return
@@ -23,29 +31,28 @@ def uploaded(batches: Iterator[Batch], device: torch.device) -> Iterator[Iterato
         yield _one_ahead(batches, device, pool)
 
 
-def _one_ahead(batches: Iterator[Batch], device: torch.device, pool: ThreadPoolExecutor) -> Iterator[Batch]:
+def _one_ahead(batches: Iterator[_Batch], device: torch.device, pool: ThreadPoolExecutor) -> Iterator[_Batch]:
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def upload() -> tuple[Batch, torch.cuda.Event]:
-        batch = next(batches)
+    def upload() -> tuple[_Batch, list[Tensor], torch.cuda.Event]:
+        batch, sent = next(batches), []
+
+        def send(array: np.ndarray | Tensor) -> Tensor:
+            tensor = torch.as_tensor(array)
+            sent.append((tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True))
+            return sent[-1]
+
         with torch.cuda.stream(stream):
-            pixels_BCHW, tokens_BT = _moved(batch.pixels_BCHW, device), _moved(batch.tokens_BT, device)
-            return replace(batch, pixels_BCHW=pixels_BCHW, tokens_BT=tokens_BT), stream.record_event()
+            return batch.moved(send), sent, stream.record_event()
 
     flight = pool.submit(upload)
     while True:
         started = time.perf_counter()
-        batch, there = flight.result()
+        batch, sent, there = flight.result()
         batch.stalls.wait_s = time.perf_counter() - started
         flight = pool.submit(upload)
         current = torch.cuda.current_stream(device)
         current.wait_event(there)
-        for tensor in (batch.pixels_BCHW, batch.tokens_BT):
-            assert isinstance(tensor, Tensor)
+        for tensor in sent:
             tensor.record_stream(current)  # or its memory would be given away while it is still read
         yield batch
-
-
-def _moved(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    tensor = torch.as_tensor(array)
-    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)

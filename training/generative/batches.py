@@ -10,11 +10,12 @@ Whoever goes on from there makes the window again and leaves out what is done.
 
 import contextlib
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from torch import Tensor
 
 from schemas.errors import InputError
 from schemas.generative import Stage
@@ -36,7 +37,8 @@ class GenerativeBatch:
 
     The others are those of the whole step, the same on all ranks: `label_tokens`, by which the summed loss is divided;
     `tokens` without padding; `samples`; `left_out`, samples by reason that were passed over on the way, among them
-    `shortened`, which are there with fewer turns. `position` is where the next one begins.
+    `shortened`, which are there with fewer turns. `position` is where the next one begins. `sent` are the inputs of the
+    parts where the model is, once they are there.
     """
 
     parts: tuple[Collated, ...]
@@ -46,6 +48,11 @@ class GenerativeBatch:
     samples: int
     left_out: Counter[str] = field(default_factory=Counter)
     stalls: Stalls = field(default_factory=Stalls)
+    sent: tuple[dict[str, Tensor], ...] | None = None
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "GenerativeBatch":
+        """The batch with its inputs moved too; what is counted is counted where they were."""
+        return replace(self, sent=tuple({name: move(v) for name, v in part.inputs.items()} for part in self.parts))
 
 
 @contextlib.contextmanager

@@ -60,7 +60,9 @@ class FirstStage(nn.Module):
         """The next token's cross-entropy; transformers' class has no head for it: the tokens' own vectors serve."""
         labels_bT = tokens_bT.masked_fill(mask_bT == 0, IGNORED)
         words_VD = self.model.embeddings.word_embeddings.weight
-        return answer_loss(text_bTD, labels_bT, lambda hidden: hidden @ words_VD.T, label_tokens, ranks=self._ranks)
+        head = nn.Linear(words_VD.shape[1], words_VD.shape[0], bias=False, device="meta")
+        head.weight = words_VD
+        return answer_loss(text_bTD, labels_bT, head, label_tokens, ranks=self._ranks)
 
 
 def told(model: Any, image_BPD: Tensor, tokens_BT: Tensor, mask_BT: Tensor, speaks_id: int) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from training.generative.flops import flops_of
 from training.generative.hidden_states import hidden_states
 from training.generative.image_tokens import with_image_labels
 from training.generative.loss import answer_loss
+from training.generative.packed_attention import PackedAttention, begins_of
 from training.generative.parts import learning_role
 from training.learner import Learner
 from training.parallel import average_scalars, blocks, in_parallel, unsynchronised
@@ -42,18 +43,26 @@ class _Answers(nn.Module):
     to what the language model reads, times zero.
     """
 
-    def __init__(self, built: Built, ranks: Ranks, *, bf16: bool, touched: frozenset[str]) -> None:
+    def __init__(
+        self, built: Built, spec: GenerativeSpec, stage: Stage, ranks: Ranks, *, bf16: bool, touched: frozenset[str]
+    ) -> None:
         super().__init__()
         self.model = built.model
+        self._packed = PackedAttention(built.model) if stage.pack else None
+        self._compiled = spec.compile
         self._family, self._ranks, self._bf16, self._touched = built.family, ranks, bf16, touched
         if touched:
             self.model.get_input_embeddings().register_forward_hook(self._touch)
 
-    def forward(self, inputs: Mapping[str, Tensor], labels_BL: Tensor, label_tokens: int) -> Tensor:
+    def forward(
+        self, inputs: Mapping[str, Tensor], labels_BL: Tensor, label_tokens: int, begins_N1: Tensor | None, longest: int
+    ) -> Tensor:
+        """With `begins_N1`, where the samples of packed rows begin, and a bound of their length."""
         head = self.model.get_output_embeddings()
-        with torch.autocast(labels_BL.device.type, torch.bfloat16, enabled=self._bf16):
+        apart = self._packed.of(begins_N1, longest) if self._packed else contextlib.nullcontext()
+        with apart, torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=self._bf16):
             hidden_BLD = hidden_states(self.model, self._family, inputs)
-            return answer_loss(hidden_BLD, labels_BL, head, label_tokens, ranks=self._ranks)
+            return answer_loss(hidden_BLD, labels_BL, head, label_tokens, ranks=self._ranks, compiled=self._compiled)
 
     def _touch(self, _module: nn.Module, _given: Any, read_BLD: Tensor) -> Tensor:
         sums = [p.sum() for name, p in self.model.named_parameters() if name in self._touched]
@@ -76,23 +85,27 @@ class Generative:
         self._shared_out = spec.parallel == "fsdp" and ranks.count > 1
         # FSDP2 exchanges the gradients that there are, layer by layer: all ranks must have the same ones.
         self._touched = frozenset(_of_pictures(built) if self._shared_out else ())
-        answers = _Answers(built, ranks, bf16=bf16, touched=self._touched)
+        answers = _Answers(built, spec, stage, ranks, bf16=bf16, touched=self._touched)
         apart, whole = _blocks_of_llm(built), _never_learnt(built)
         self._answers = in_parallel(answers, spec.parallel, ranks, some_unused=True, apart=apart, whole=whole)
 
     def gradients(self, batch: GenerativeBatch, step: int) -> Tensor:
         """Add the gradient of the batch's loss to the weights, part by part; returns this rank's share of the loss."""
-        parts = [self._moved(part) for part in batch.parts]
+        parts = [(inputs, part.labels_BL) for inputs, part in zip(self._inputs(batch), batch.parts, strict=True)]
+        begun = [self._begun(part) for part in batch.parts]
         label_tokens = batch.label_tokens
         if self._stage.objective == "answers_and_images":
-            parts = [(inputs, with_image_labels(self._built, inputs, labels_BL)) for inputs, labels_BL in parts]
+            parts = [
+                (inputs, with_image_labels(self._built, inputs, labels_BL.to(self.device)))
+                for inputs, labels_BL in parts
+            ]
             told = sum(int((labels_BL != IGNORED).sum()) for _, labels_BL in parts)
             label_tokens = round(self.ranks.mean([told], self.device)[0] * self.ranks.count)
         total = torch.zeros((), device=self.device)
-        for number, (inputs, labels_BL) in enumerate(parts):
+        for number, ((inputs, labels_BL), (begins_N1, longest)) in enumerate(zip(parts, begun, strict=True)):
             last = number == len(parts) - 1
             with contextlib.nullcontext() if last else unsynchronised(self._answers):
-                share = self._answers(inputs, labels_BL, label_tokens)
+                share = self._answers(inputs, labels_BL, label_tokens, begins_N1, longest)
                 share.backward()
             total += share.detach()
         if self._shared_out:
@@ -120,9 +133,16 @@ class Generative:
             for name, parameter in self.network.named_parameters():
                 parameter.grad = None if name in self._touched else parameter.grad
 
-    def _moved(self, part: Collated) -> tuple[dict[str, Any], Tensor]:
-        inputs = {name: value.to(self.device, non_blocking=True) for name, value in part.inputs.items()}
-        return inputs, part.labels_BL.to(self.device, non_blocking=True)
+    def _begun(self, part: Collated) -> tuple[Tensor | None, int]:
+        """Where the samples of packed rows begin, and a bound of their length."""
+        if not self._stage.pack:
+            return None, 0
+        positions = part.inputs["position_ids"]
+        begins_N1, longest = begins_of(positions if positions.ndim == 2 else positions[0])
+        return begins_N1.to(self.device, non_blocking=True), longest
+
+    def _inputs(self, batch: GenerativeBatch) -> Sequence[dict[str, Tensor]]:
+        return batch.sent or batch.moved(lambda tensor: tensor.to(self.device, non_blocking=True)).sent or ()
 
 
 def _blocks_of_llm(built: Built) -> list[nn.Module]:

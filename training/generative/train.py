@@ -108,6 +108,7 @@ def _stage(
     from training.loop import run_steps
     from training.meters import peak_flops
     from training.optimizer import optimizer_of
+    from training.uploads import uploaded
 
     identity = course.identity([one.identity for one in sources])
     finished = _finished(course, identity)
@@ -139,7 +140,8 @@ def _stage(
         )  # fmt: skip
         peak = peak_flops(learner.device)
         most = None if peak is None else ("flops", peak * ranks.count)
-        run_steps(learner, state, made, course, identity, progress=progress, most_per_s=most)
+        ready = opened.enter_context(uploaded(made, learner.device))
+        run_steps(learner, state, ready, course, identity, progress=progress, most_per_s=most)
         _save(course, built, ranks)
         metrics = {
             "steps": state.step, "first_loss": state.first_loss, "last_loss": state.last_loss,
