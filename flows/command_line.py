@@ -21,6 +21,7 @@ from flows.commands import (
     comparing,
     demonstrating,
     evaluating,
+    exploring,
     forgetting,
     planning,
     reporting,
@@ -85,8 +86,8 @@ def cli() -> None:
 
 
 _GROUPS = (
-    demonstrating, running, planning, background, asking, reporting, teaching, evaluating, comparing, captioning,
-    forgetting,
+    demonstrating, running, planning, background, asking, reporting, exploring, teaching, evaluating, comparing,
+    captioning, forgetting,
 )  # fmt: skip
 for _verb in (verb for group in _GROUPS for verb in group.VERBS):
     cli.add_command(_verb)
