@@ -42,6 +42,7 @@ _TABLES: dict[str, dict[str, tuple[pa.DataType, str]]] = {
         "tar_sha256": (_TEXT, "SHA-256 of the tar, hex"),
         "parquet_sha256": (_TEXT, "SHA-256 of the Parquet file, hex"),
         "holdout": (pa.bool_(), "whether the shard is held out for evaluation"),
+        "redacted": (_COUNT, "pairs that `forget --purge` has taken out of it"),
     },
     "parts": {
         "number": (_INT, "place of the part among those of the snapshot"),
