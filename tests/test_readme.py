@@ -16,6 +16,8 @@ from schemas.training import TrainingSpec
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+TRAINING = (ROOT / "training" / "README.md").read_text(encoding="utf-8")
+LOOKING = (ROOT / "curation" / "analytics" / "README.md").read_text(encoding="utf-8")
 DOWNLOADS = (ROOT / "curation" / "fetch" / "README.md").read_text(encoding="utf-8")
 FILES_TO_READ = (
     "pipelines/curation/demo.yaml",
@@ -36,7 +38,8 @@ def section(name: str) -> str:
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    texts = README + TRAINING + LOOKING
+    return re.findall(rf"^```{language}\n(.*?)^```", texts, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("text", [text for text in blocks("yaml") if "shards:" in text])
@@ -80,7 +83,7 @@ def test_the_table_of_commands_names_every_verb_and_no_other() -> None:
 
 def test_every_command_line_names_a_verb_and_options_that_exist() -> None:
     lines = re.findall(
-        r"pairmill ([a-z-]+)([^\n`]*)", "\n".join(blocks("sh")) + "\n".join(re.findall(r"`[^`]+`", README))
+        r"pairmill ([a-z-]+)([^\n`]*)", "\n".join(blocks("sh")) + "\n".join(re.findall(r"`[^`]+`", README + LOOKING))
     )
     assert lines
     for verb, rest in lines:
@@ -106,6 +109,13 @@ def test_every_file_and_folder_that_it_names_is_there() -> None:
     named = re.findall(r"`((?:curation|flows|pipelines|schemas|tests|training)/[\w./]*)`", README)
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_picture_and_page_that_it_shows_is_there() -> None:
+    for folder, text in ((ROOT, README), (ROOT / "curation" / "analytics", LOOKING)):
+        named = re.findall(r"\]\(([^)#:]+)\)", text)
+        assert named
+        assert [name for name in named if not (folder / name).exists()] == []
 
 
 def test_it_is_short() -> None:
