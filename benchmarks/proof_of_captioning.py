@@ -3,9 +3,27 @@
     python benchmarks/proof_of_captioning.py [--seeds 0 1 2 3 4] [--threads 2]
 
 A small ViT learns by contrast, and becomes the encoder of a LLaVA with a tiny Qwen2, which reads by a tokenizer made
-from the captions. Five of the thirty pairs of colour and shape are in no text and no picture of any stage, and captions
-of pictures that show them are what counts.
-DOCSTRING
+from the texts. Five of the thirty pairs of colour and shape are in no text and no picture of any stage; captions of
+pictures that show them are what counts. Shapes are large and their backgrounds cloudy: of smaller ones on busier
+grounds a ViT of this size learns little in this time. Goals: colour 0.95, shape 0.70; of a blank picture colour at most
+0.30; the parts that a stage freezes unchanged, bit by bit; under 4 minutes for each seed on 2 cores. Printed last are
+the gates for tests: 0.9 × the minimum over the seeds.
+
+What it took. A captioner soon finds that after `red` comes no `circle`, while it still cannot tell shapes, and keeps to
+it. So nothing may teach that before shapes are certain: tower, connector and captioner first learn from colours of
+which none lacks a shape (white, and eight between the scenes' own), and a short last stage with low rates adds the
+twenty-five pairs. The language model first learns from texts to put in order the words that stand before it, among them
+many others; without that the connector alone learns nothing. Adam's beta2 of 0.98 and rates of 4e-3, not 0.999 and
+2e-3: the texts take 130 steps of 32, not 180 of 64. Patches of 8 px in a wider tower, not of 4 px.
+Measured on one thread beside other work, seeds 0, 1 and 2: colour 0.985, 0.970, 1.000; shape 0.930, 0.775, 0.780; of
+other pairs colour 0.990, 0.955, 1.000 and shape 0.960, 0.945, 0.960; blank 0; 127 to 132 CPU seconds. With 170 steps of
+contrast and 260 of texts it takes 109, and names 0.62 and 0.53 of the shapes (seeds 0 and 1).
+
+What did not work, by the share of unseen pairs' shapes, seed 0: trained on the 25 pairs throughout 0.07; the shape
+before the colour 0.05; questions for colour, shape and place mixed in 0.00; the texts that put words in order 0.33,
+with eight more colours throughout 0.48, and with patches of 8 px 0.59. Four questions to a picture are learnt more
+slowly. A last stage of 150 steps at rates up to 1e-3 on the 25 pairs alone took the shapes from 0.84 to 0.52. Other
+colours made by swapping a picture's bands, farther from the scenes' own, and shorter texts: 0.41.
 """
 
 import argparse
@@ -31,7 +49,7 @@ from schemas.manifest import ColumnEntry, Manifest, ShardEntry
 from schemas.shard import ShardWriter
 from schemas.training import TrainingSpec
 
-TOWER = Path(__file__).parent.parent / "pipelines" / "training" / "models" / "small_vit_p8.json"
+TOWER = Path(__file__).parent.parent / "pipelines" / "training" / "models" / "small_vit.json"
 NEVER_SEEN = frozenset(zip(COLOURS, SHAPES, strict=False))  # five pairs; each colour and shape is seen with others
 SIDE_PX, ASKED = 32, 200
 OTHERS, SHOWN, TEXTS = 6000, 2000, 5000
@@ -51,7 +69,7 @@ LLM = {
     "model_type": "qwen2", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
 }  # fmt: skip
-STEPS = {"contrast": 170, "texts": 260, "connector": 100, "others": 500, "shapes": 120}
+STEPS = {"contrast": 250, "texts": 360, "connector": 100, "others": 500, "shapes": 120}
 
 
 def main() -> None:
@@ -102,7 +120,8 @@ def scenes_of(seed: int, stream: int, count: int, colours: Sequence[str] = COLOU
     rng = np.random.default_rng((seed, stream, len(colours)))
     made = [random_scene(seed, stream, number) for number in range(count)]
     return [
-        replace(scene, size="large", background="cloudy", colour=colours[rng.integers(len(colours))]) for scene in made
+        replace(scene, size="large", background="cloudy", colour=colours[int(rng.integers(len(colours)))])
+        for scene in made
     ]
 
 
@@ -196,9 +215,10 @@ def write_texts(file: Path, seed: int) -> list[str]:
     """Three words, and an answer that puts them in order: a language model learns to say what stands before it."""
     rng = np.random.default_rng((seed, TRUSTED))
     vocabulary = ((*COLOURS, *OTHER_COLOURS), (*SHAPES, *OTHER_THINGS), (*POSITIONS, *OTHER_PLACES))
-    entries, texts = [], []
+    entries: list[dict[str, Any]] = []
+    texts: list[str] = []
     while len(entries) < TEXTS:
-        colour, thing, place = (words[rng.integers(len(words))] for words in vocabulary)
+        colour, thing, place = (words[int(rng.integers(len(words)))] for words in vocabulary)
         if (colour, thing) in NEVER_SEEN:
             continue
         asked = f"{' '.join(rng.permutation([colour, thing, place]))}\n{QUESTION}"
