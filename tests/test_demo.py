@@ -25,7 +25,7 @@ def run_in(folder: Path) -> tuple[dict, str]:
     """What a run of the demo in a folder prints as JSON, and its progress."""
     command = [sys.executable, "-m", "flows.command_line", "demo", "--folder", str(folder)]
     environment = os.environ | {"PAIRMILL_HOME": str(folder / "home")}
-    command += ["--pairs", str(PAIRS), "--json"]
+    command += ["--pairs", str(PAIRS), "--captioner", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
@@ -71,6 +71,16 @@ def test_the_trained_model_is_one_that_clip_embed_took(demo):
     kinds = [step["kind"] for step in record["curated"]["funnel"]]
     assert "clip_embed" in kinds
     assert "clip_score" in kinds
+
+
+def test_a_captioner_learns_from_the_curated_set_and_describes_pictures_held_out(demo):
+    record, folder, said = demo
+    captioner = record["captioner"]
+    assert Path(captioner["model"]) == folder / "trained" / "captioner" / "model"
+    assert (folder / "trained" / "captioner" / "model" / "config.json").is_file()
+    assert captioner["scores"].keys() == {"colour", "shape"}
+    assert any(one["said"] for one in captioner["captions"])
+    assert "trains a vision-language model on the curated set" in said
 
 
 def test_a_second_demo_in_the_same_folder_finds_everything_done(demo):
