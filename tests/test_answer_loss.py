@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -87,6 +88,16 @@ def test_eight_parts_of_one_are_one_part_of_eight_though_their_answers_differ() 
     assert in_rows == pytest.approx(whole, abs=1e-6)
     require_close(found, expected)
     require_close(packed_found, expected)
+
+
+def test_a_compiled_loss_is_the_same_and_so_are_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # inductor takes long
+    layout, samples = given(4)
+    labels = sum(one.label_tokens for one in samples)
+    expected, grown = gradients(llava(), [padded(samples, layout)], labels, chunk_rows=7)
+    loss, found = gradients(llava(), [padded(samples, layout)], labels, chunk_rows=7, compiled=True)
+    assert loss == pytest.approx(expected, abs=1e-6)
+    require_close(found, grown)
 
 
 def test_the_mean_over_ranks_is_the_loss_of_all() -> None:

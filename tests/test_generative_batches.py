@@ -256,6 +256,18 @@ def test_a_family_that_cannot_pack_is_refused(data: list[dict[str, Any]]) -> Non
         pass
 
 
+def test_inputs_are_moved_and_what_is_counted_stays(data: list[dict[str, Any]]) -> None:
+    [batch] = taken(data, 1, pack=True)
+    moved = batch.moved(lambda tensor: tensor.clone())
+    assert moved.sent is not None
+    for part, sent in zip(moved.parts, moved.sent, strict=True):
+        assert list(sent) == list(part.inputs)
+        for name, value in part.inputs.items():
+            assert torch.equal(sent[name], value)
+            assert sent[name].data_ptr() != value.data_ptr()
+    assert (moved.parts, moved.position, moved.tokens) == (batch.parts, batch.position, batch.tokens)
+
+
 def test_no_thread_is_left_behind(data: list[dict[str, Any]]) -> None:
     before = threading.active_count()
     taken(data, 2)
