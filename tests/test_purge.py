@@ -289,11 +289,13 @@ def test_what_comes_after_the_request_brings_no_text_of_forgotten_rows_and_is_pu
     rows = [{"url": url, "caption": "came later", "note": "later note"}, here.rows[2]]
     rows.append(here.rows[1] | {"note": "another note of it"})
     rows.append(here.rows[1] | {"caption": "another caption of it"})
+    rows.append(here.rows[3] | {"caption": here.rows[1]["url"]})  # the text of another row, which stays
     here.run("plain", write_table(tmp_path / "later.parquet", rows))
     assert not {"another note of it", "another caption of it"} & texts_in(here.root)
     version = here.manifest("plain").version
     forget(here.root, None, purge=True)
     assert not {url, "came later", "later note"} & texts_in(here.root)
+    assert here.rows[1]["url"] in texts_in(here.root)
     assert here.run("plain", str(tmp_path / "later.parquet")).version == version
 
 
@@ -322,10 +324,35 @@ def test_pictures_that_came_with_a_source_are_purged_and_stay_out_when_they_come
     (photos / "4.jpg").write_bytes(textured_jpeg(1))
     (photos / "4.txt").write_text("the same photo again")
     result = run_job(spec)
+    assert "the same photo again" not in texts_in(here.root)
     gone = [row for row in here.samples("photos").values() if row["fate_step"] == "forget"]
     assert (result.curated, len(gone)) == (3, 2)
     assert verify(result.manifest).errors == []
     assert len(stored & texts_in(here.root)) == 3
+
+
+def test_pictures_of_a_source_that_are_forgotten_by_url_or_host_bring_no_text_either(tmp_path):
+    store, photos = Store.open(tmp_path / "s"), tmp_path / "photos"
+    photos.mkdir()
+    urls = ["http://a.example/0.jpg", "http://a.example/1.jpg", "http://img.b.example/2.jpg", "http://c.example/0.jpg"]
+    for number in range(4):
+        (photos / f"{number}.jpg").write_bytes(textured_jpeg(number))
+    lines = [f"{number}.jpg,photo {number},{url},by {number}" for number, url in enumerate(urls)]
+    (photos / "captions.csv").write_text("\n".join(["file,caption,url,maker", *lines]))
+    for selector, line in (("urls", urls[1]), ("hosts", "b.example")):
+        (tmp_path / selector).write_text(line)
+        forget(store.root, Asked(selector, str(tmp_path / selector)))
+    source = {"folder": str(photos)}
+    spec = {"name": "photos", "store": str(tmp_path / "s"), "source": source, "steps": ["inspect_image"]}
+    result = run_job(spec)
+    found = texts_in(store.root)
+    texts = {f"{text} {n}" for text in ("photo", "by") for n in range(4)}
+    assert found & texts == {"photo 0", "photo 3", "by 0", "by 3"}
+    assert len({value for value in found if isinstance(value, bytes) and value.startswith(b"\xff\xd8")}) == 2
+    assert (result.curated, result.funnel[0]["reason"]) == (2, "2 forgotten on request")
+    forget(store.root, None, purge=True)
+    assert not {urls[1], urls[2]} & texts_in(store.root)
+    assert run_job(spec).version == result.version
 
 
 def test_killed_anywhere_and_run_again_it_ends_the_same_and_versions_read_well_meanwhile(made, tmp_path):
@@ -348,6 +375,8 @@ def test_killed_anywhere_and_run_again_it_ends_the_same_and_versions_read_well_m
             unfinished += 1
             with pytest.raises(StoreError, match="a purge was cut short"):
                 here.run("plain")
+            with pytest.raises(StoreError, match="a purge was cut short"):
+                prune(here.root, remove=True, grace_s=-1)
         forget(here.root, None, purge=True)
         assert digests(here.root) == digests(whole.root), point
     assert unfinished > POINTS // 3

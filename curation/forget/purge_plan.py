@@ -20,7 +20,6 @@ from curation.storage.pool import read_pool
 from curation.storage.store import FileRef, Store, file_sha256
 from schemas.manifest import Manifest, SampleEntry, ShardEntry, read_manifest
 
-REFERRING = ("pool", "snapshots", "captures", "commits", "plans")  # folders of records that list data of rows
 BLOB = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{64}\.[a-z]+")  # a file with data, where a record lists it
 _REDACTED_BEFORE = re.compile(r"-[0-9a-f]{8}\Z")
 
