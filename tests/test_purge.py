@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -239,6 +240,19 @@ def test_a_file_that_two_parts_share_is_redacted_for_one_of_them_only(tmp_path):
     ]
     assert found[0] == {"_computed": [True, True], "_status": [None, "ok"], "width_px": [None, 480]}
     assert found[1] == {"_computed": [True, True], "_status": ["ok", "ok"], "width_px": [640, 480]}
+
+
+def test_a_catalogue_that_finds_no_room_is_not_there_and_the_purge_goes_on_when_it_does(here, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    request = asked(here, tmp_path, 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(StoreError, match=r"catalog\.duckdb: cannot be written"):
+            forget(here.root, request, purge=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert verify(here.root / "curated/plain").errors == []
+    assert "none forgotten" in forget(here.root, None, purge=True).text()
 
 
 def test_a_second_purge_finds_nothing_to_do(purged):
