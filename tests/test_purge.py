@@ -202,6 +202,12 @@ def test_what_failed_at_the_source_and_what_a_run_left_unfinished_is_purged_too(
     half.start(lambda: pytest.fail("nothing is left to compute"))
     assert half.advance()
     half.materialiser.write(None, lambda done, total: None)
+    ranked = here.spec("plain") | {"name": "ranked"}
+    ranked["steps"].append({"top": {"by": "note_caption_chars", "fraction": 0.5, "per": "note"}})
+    ranking = Job.open(CurationSpec.model_validate(ranked), Silent())
+    ranking.start(lambda: pytest.fail("nothing is left to compute"))
+    assert ranking.advance()
+    assert any("note is 'hidden note 1'" in text for text in texts_in(here.root) if isinstance(text, str))
     secrets = {text for row in rows for text in row.values() if text}
     assert secrets <= texts_in(here.root)
     forget(here.root, Asked("where", "caption != 'a very secret caption 2'", "plain"))
@@ -209,6 +215,7 @@ def test_what_failed_at_the_source_and_what_a_run_left_unfinished_is_purged_too(
     outcome = forget(here.root, None, purge=True)
     assert not secrets & texts_in(here.root)
     assert textured_jpeg(1) not in texts_in(here.root)
+    assert not any("hidden note 1" in text for text in texts_in(here.root) if isinstance(text, str))
     assert len(outcome.purged["versions"]) == 3
     assert here.run("plain", table).version == version
     fates = sorted(f"{row['fate']} {row['fate_step']}" for row in here.samples("plain").values())

@@ -76,7 +76,7 @@ def plan_purge(store: Store, tombstones: Tombstones) -> PurgePlan:
         redactor.captured(FileRef(**record["rows"]))
     _sidecars(store, redactor, rows, touched)
     replaced = tuple(_versions(store, redactor))
-    _plans(store, redactor)
+    _plans(store, redactor, hit)
     return PurgePlan(redactor.copies, replaced, redactor.digests)
 
 
@@ -183,12 +183,17 @@ def _counted(store: Store, folder: Path, manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={"rows": sum(s.rows for s in manifest.shards), "funnel": tuple(funnel)})
 
 
-def _plans(store: Store, redactor: Redactor) -> None:
-    """What plans have written that is in no version: of runs that did not end, or whose version was pruned."""
+def _plans(store: Store, redactor: Redactor, hit: dict[str, np.ndarray]) -> None:
+    """What plans noted of rows, and have written that is in no version: of runs that did not end, or were pruned."""
     for name, record in records(store, "plans"):
         if is_shard_record(name):
             if redactor.shard(FileRef(**record["parquet"])) and record["tar"]:
                 redactor.shard_tar(FileRef(**record["tar"]))
+        elif "fates" in record and (snapshot := store.get(layout.snapshot(record.get("snapshot", "")))):
+            parts = [member["part"] for member in snapshot["parts"]]
+            if not hit.keys().isdisjoint(part["name"] for part in parts):
+                gone_N = np.concatenate([hit.get(part["name"], np.zeros(part["rows"], bool)) for part in parts])
+                redactor.fates(FileRef(**record["fates"]), gone_N)
         elif Path(name).name == "samples.json":
             for ref, _ in record:
                 redactor.samples(FileRef(**ref))

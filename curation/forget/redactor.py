@@ -75,6 +75,12 @@ class Redactor:
         if gone_N.any():
             self._rewrite(ref, lambda table, here: _as_forgotten(table, gone_N[here]), path=path)
 
+    def fates(self, ref: FileRef, gone_N: np.ndarray) -> None:
+        """What a decision noted of the rows goes, which may quote them; that it dropped them stays."""
+        notes = read_table(self._store, ref).drop_columns(["code"]).filter(pa.array(gone_N))
+        if any(column.null_count < len(column) for column in notes.columns):
+            self._blank(ref, gone_N, {"code"})
+
     def shard(self, ref: FileRef, path: Path | None = None) -> int:
         """Rows leave a shard's Parquet; returns how many."""
         gone_N = self._by_key(ref, path)
