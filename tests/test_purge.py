@@ -249,6 +249,16 @@ def test_a_file_that_two_parts_share_is_redacted_for_one_of_them_only(tmp_path):
     assert found[1] == {"_computed": [True, True], "_status": ["ok", "ok"], "width_px": [640, 480]}
 
 
+def test_a_purge_of_a_host_leaves_not_even_its_name(here, tmp_path):
+    (tmp_path / "hosts").write_text("127.0.0.1\n")
+    assert any("127.0.0.1" in text for text in texts_in(here.root) if isinstance(text, str))
+    outcome = forget(here.root, Asked("hosts", str(tmp_path / "hosts")), purge=True)
+    assert (outcome.rows, here.manifest("plain").rows, here.run("plain").curated) == (9, 0, 0)
+    for text in texts_in(here.root):
+        assert ("127.0.0.1" if isinstance(text, str) else b"127.0.0.1") not in text
+    assert [verify(here.root / "curated" / name).errors for name in ("plain", "set")] == [[], []]
+
+
 def test_a_catalogue_that_finds_no_room_is_not_there_and_the_purge_goes_on_when_it_does(here, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     request = asked(here, tmp_path, 2)

@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from curation.forget.purge_plan import BLOB
-from curation.forget.redactor import members
+from curation.forget.tar_members import members
 from curation.forget.tombstones import HASH_CHARS, Tombstones
 from curation.ingest import OURS
 from curation.storage import layout

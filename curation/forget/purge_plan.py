@@ -74,6 +74,8 @@ def plan_purge(store: Store, tombstones: Tombstones) -> PurgePlan:
         redactor.pool_tar(_ref_of(store, name))
     for _, record in records(store, "captures"):
         redactor.captured(FileRef(**record["rows"]))
+    for _, record in records(store, "robots"):
+        redactor.sites(FileRef(**record["file"]))
     _sidecars(store, redactor, rows, touched)
     replaced = tuple(_versions(store, redactor))
     _plans(store, redactor, hit)
