@@ -1,4 +1,4 @@
-"""Remove what no kept version needs: with `forget`, the only code that lists folders, and alone in looking at a clock.
+"""Remove what no kept version needs: with `forget`, the only code that lists folders or looks at a clock.
 
 Kept are, of every set: the newest version, those with a tag, those that a training run uses or another set is compared
 `against` (they leave pins), and all that an unfinished plan has made, unless a later

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -181,9 +182,12 @@ def test_the_proof_finds_what_a_purge_cannot_know_of(purged, tmp_path):
         tar.add("f" * 32 + ".jpg", textured_jpeg(1))
     with here.store.new_file(".parquet") as table:
         pq.write_table(pa.table({"seen_at": [here.rows[1]["url"]]}), table.path)
+    old, young = (put_table(here.store, pa.table({"signal": [number]})) for number in range(2))
+    os.utime(here.store.path(old.name), (0, 0))
     forget(here.root, None, purge=True)
     assert not here.store.path(file.ref.name).exists()
     assert not here.store.path(table.ref.name).exists()
+    assert [here.store.path(ref.name).exists() for ref in (old, young)] == [False, True]
     version = here.root / "curated/plain" / here.manifest("plain").version
     pq.write_table(pa.table({"key": [here.key(1)], "note": ["found again"]}), version / "added.parquet")
     with pytest.raises(RunError, match=r"added.parquet: 1 rows are forgotten"):

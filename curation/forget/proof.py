@@ -1,8 +1,10 @@
 """Whether anything of a forgotten row is left in a store: every member of every tar, every row of every Parquet file.
 
-A file that nothing lists, left by a killed process, goes as soon as something forgotten is found in it.
+A file that nothing lists, left by a killed process, goes as soon as something forgotten is found in it; and as in
+`prune` in any case when it is so old that nobody is about to list it, because signals do not tell whose they are.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from curation.forget.purge_plan import BLOB
 from curation.forget.tar_members import members
 from curation.forget.tombstones import HASH_CHARS, Tombstones
 from curation.ingest import OURS
+from curation.prune import GRACE_S
 from curation.storage import layout
 from curation.storage.store import Store
 
@@ -41,8 +44,11 @@ class Proof:
 
 def prove(store: Store, tombstones: Tombstones, keys: pa.Array, urls: pa.Array) -> Proof:
     """Look through every tar and every Parquet file of a store; `keys` and `urls` are the hashes of tombstones."""
-    proof = Proof()
-    unlisted: set[str] | None = None
+    proof, unlisted = Proof(), _unlisted(store)
+    oldest_kept = time.time() - GRACE_S
+    for path in map(store.path, sorted(unlisted)):
+        if path.stat().st_mtime < oldest_kept:
+            path.unlink()
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET enable_progress_bar = false")
         connection.register("gone_keys", pa.table({"hash": keys}))
@@ -52,7 +58,6 @@ def prove(store: Store, tombstones: Tombstones, keys: pa.Array, urls: pa.Array) 
             left, quoting = _tar(path, tombstones, proof) if is_tar else _parquet(path, connection, proof)
             if not left and not quoting:
                 continue
-            unlisted = _unlisted(store) if unlisted is None else unlisted
             if str(path.relative_to(store.root)) in unlisted:
                 path.unlink()
             elif left:
