@@ -181,13 +181,14 @@ def test_hosts_match_as_block_lists_do():
     urls = ["http://a.example/x", "https://img.a.example:8080/y?q=http://b.example", "http://me:pw@A.Example", None]
     urls += ["http://nota.example/", "http://a.example.org/a.example/", "http://example/", "HTTP://a.example.#x"]
     urls += ["http://127.0.0.1:80/", "http://1.127.0.0.1.example", "https://münchen.example/ü", "no url", "", "http://"]
+    urls += [" http://a.example/x "]  # fetched without the blanks
     hosts = [(urlsplit(url).hostname or "") if url else "" for url in urls]
     hosts = [host if host.isascii() else host.encode("idna").decode() for host in hosts]
     table = pa.table({"kind": ["host"] * 3, "hash": [hash_of(host) for host in sorted(lists.domains)]})
     none = pa.nulls(len(urls), pa.string())
     found = Tombstones([table]).rows(pa.table({"key": none, "address": none, "url": pa.array(urls)}))
     assert found.tolist() == [bool(lists.host(host)) for host in hosts]
-    assert found.sum() == 6
+    assert found.sum() == 7
 
 
 def test_a_hash_of_another_length_or_none_matches_nothing():

@@ -104,7 +104,7 @@ class Tombstones:
         return hosts_hit[pc.fill_null(coded.indices, len(hosts)).to_numpy()]
 
 
-_HOST_IN_URL = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^:/?#]*)(?s:.*)$"
+_HOST_IN_URL = r"^[ \t\r\n\f]*[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^:/?#]*)(?s:.*)$"
 
 
 def hash_of(text: str) -> str:
