@@ -18,7 +18,8 @@ from curation.fetch.isolation.isolated import IsolatedDecoder
 from curation.fetch.pictures.picture_form import AS_THEY_COME
 from curation.fetch.pictures.readiness import make_ready
 from curation.fetch.pictures.to_stored import Stored, to_stored
-from curation.forget.tombstones import Tombstones, all_tombstones
+from curation.forget.at_capture import forgotten_capture
+from curation.forget.tombstones import all_tombstones
 from curation.ingest import MEMBER, OURS, Member, Snapshot, Staging, find_snapshot, ingest, load_parts
 from curation.operator import OK
 from curation.sources.source import CapturedRow, CapturedSource
@@ -111,16 +112,12 @@ def _captured_rows(task: _CaptureTask, pictures: PictureWriter) -> list[dict[str
     )
     with closing(IsolatedDecoder(to_stored, prepare=partial(make_ready, AS_THEY_COME))) as decoder:
         for (place, row), picture in decoder.stream(arrivals):
-            rows[place] = ours = _captured(row, picture)
-            if isinstance(picture, Stored) and not _is_forgotten(tombstones, ours):
+            ours = _captured(row, picture)
+            forgotten = forgotten_capture(tombstones, ours)
+            rows[place] = ours if forgotten is None else forgotten
+            if isinstance(picture, Stored) and forgotten is None:
                 pictures.add(place, ours[f"{OURS}picture_sha256"], picture.bytes)
     return [rows[place] for place in sorted(rows)]
-
-
-def _is_forgotten(tombstones: Tombstones, ours: dict[str, Any]) -> bool:
-    """Whether a row's picture is one that is not kept; its digests are, which later tell that it is forgotten."""
-    digests = pa.array([ours[f"{OURS}picture_sha256"], ours[f"{OURS}stored_sha256"]], pa.string())
-    return bool(tombstones.matches("picture", digests).any())
 
 
 def _captured(row: CapturedRow, picture: Stored | DecodeError | None) -> dict[str, Any]:

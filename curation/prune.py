@@ -1,4 +1,4 @@
-"""Remove what no kept version needs: with `forget`, the only code that lists folders, and alone in looking at a clock.
+"""Remove what no kept version needs: with `forget`, the only code that lists folders or looks at a clock.
 
 Kept are, of every set: the newest version, those with a tag, those that a training run uses or another set is compared
 `against` (they leave pins), and all that an unfinished plan has made, unless a later
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from curation.forget.unfinished import require_no_unfinished_purge
 from curation.stage import CAPTURE
 from curation.storage import layout
 from curation.storage.store import Store
@@ -34,19 +35,6 @@ _MADE_BY_PLAN = (
     "shard-*.json",
     "holdout-*.json",
 )  # not a user's decisions
-_REFERRING = (
-    "pool",
-    "captures",
-    "snapshots",
-    "commits",
-    "crashes",
-    "robots",
-    "joins",
-    "captured",
-    "plans",
-    "forgotten",
-    "purges",
-)
 
 
 @dataclass
@@ -83,6 +71,7 @@ def prune(store_path: Path | str, *, remove: bool = False, signals: bool = False
     """Remove old versions and left-over files, or say what would go. Raises StoreError while a run is under way."""
     store = Store.existing(store_path)
     with store.lock(exclusive=True):
+        require_no_unfinished_purge(store)  # its plan names versions and files that would go
         return _Prune(store, Pruned(not remove), grace_s).run(signals)
 
 
@@ -230,7 +219,7 @@ class _Removal:
 
     def blobs(self, linked: set[str]) -> None:
         """Remove data that no record lists and no kept version has (`linked`: digests of its files)."""
-        records = (path for folder in _REFERRING for path in self._store.path(folder).rglob("*.json"))
+        records = (path for folder in layout.REFERRING for path in self._store.path(folder).rglob("*.json"))
         listed = {name for path in records if path not in self._gone for name in _blobs_in(path)}
         for path in sorted(self._store.path("blobs").glob("*/*")):
             name, state = str(path.relative_to(self._store.root)), path.stat()

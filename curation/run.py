@@ -218,7 +218,8 @@ class Run:
         reasons = {str(index): reason for index, reason in self.fates.reasons.items()}
         statuses = {str(index): counts for index, counts in self.fates.statuses.items()}
         facts = {str(index): said for index, said in self.fates.facts.items()}
-        decided = {"fates": ref.record(), "reasons": reasons, "statuses": statuses, "facts": facts}
+        decided = {"fates": ref.record(), "snapshot": self.snapshot.digest}  # by which a purge knows the rows
+        decided |= {"reasons": reasons, "statuses": statuses, "facts": facts}
         if not self.store.put(name, decided):
             self.fates = self._read_decision(self.store.get(name))
 

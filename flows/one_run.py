@@ -84,7 +84,9 @@ class Session:
         if services is None:
             session._opened.callback(session.services.close)
         # Runs share the store; `prune` wants it for itself.
-        with _told_if_long(progress, f"waits for `pairmill prune`, which has the store {job.store_path} for itself"):
+        with _told_if_long(
+            progress, f"waits for `pairmill prune` or `forget`, which has the store {job.store_path} for itself"
+        ):
             session._opened.enter_context(Store.open(job.store_path).lock())
         progress.views.append(StatusFile(job.store_path, on_background_ray=request.on_background_ray))
         return session

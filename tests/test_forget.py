@@ -81,6 +81,10 @@ def test_all_four_selectors_find_the_row_with_its_other_captions_and_addresses(m
         found = forget(made.root, Asked(selector, value, "plain" if selector == "where" else None), dry_run=True)
         assert found.rows == len(family), selector
         assert found.unknown == (selector == "urls")
+    (tmp_path / "typed").write_text(f"  {made.key(1).upper()}\r\n", encoding="utf-8-sig")
+    assert forget(made.root, Asked("keys", str(tmp_path / "typed")), dry_run=True).rows == len(family)
+    (tmp_path / "hosts").write_text("none.example\n")
+    assert forget(made.root, Asked("hosts", str(tmp_path / "hosts")), dry_run=True).rows == 0
     (tmp_path / "hosts").write_text("127.0.0.1  # all of it\n")
     assert forget(made.root, Asked("hosts", str(tmp_path / "hosts")), dry_run=True).rows == len(made.rows)
 
@@ -177,13 +181,14 @@ def test_hosts_match_as_block_lists_do():
     urls = ["http://a.example/x", "https://img.a.example:8080/y?q=http://b.example", "http://me:pw@A.Example", None]
     urls += ["http://nota.example/", "http://a.example.org/a.example/", "http://example/", "HTTP://a.example.#x"]
     urls += ["http://127.0.0.1:80/", "http://1.127.0.0.1.example", "https://münchen.example/ü", "no url", "", "http://"]
+    urls += [" http://a.example/x "]  # fetched without the blanks
     hosts = [(urlsplit(url).hostname or "") if url else "" for url in urls]
     hosts = [host if host.isascii() else host.encode("idna").decode() for host in hosts]
     table = pa.table({"kind": ["host"] * 3, "hash": [hash_of(host) for host in sorted(lists.domains)]})
     none = pa.nulls(len(urls), pa.string())
     found = Tombstones([table]).rows(pa.table({"key": none, "address": none, "url": pa.array(urls)}))
     assert found.tolist() == [bool(lists.host(host)) for host in hosts]
-    assert found.sum() == 6
+    assert found.sum() == 7
 
 
 def test_a_hash_of_another_length_or_none_matches_nothing():
@@ -209,9 +214,10 @@ def test_a_tombstone_tells_no_text(here, tmp_path):
         ({"keys": "a", "where": "true"}, "--keys and --where are given together"),
         ({"keys": "{missing}"}, "cannot be read: No such file"),
         ({"urls": "{empty}"}, "holds nothing"),
-        ({"keys": "{words}"}, "a key is 32 lower-case hex digits"),
+        ({"keys": "{words}"}, "a key is 32 hex digits"),
         ({"keys": "{unknown}"}, "has no such keys: 00000000000000000000000000000000, "),
         ({"hosts": "{urls}"}, "is no domain"),
+        ({"hosts": "{comments}"}, "holds nothing"),
         ({"where": "captoin = 'x'"}, 'Referenced column "captoin" not found'),
         ({"where": "length(caption)"}, "is no predicate"),
         ({"where": "key IN (SELECT key FROM samples)"}, "holds a subquery"),
@@ -219,7 +225,7 @@ def test_a_tombstone_tells_no_text(here, tmp_path):
     ],
 )
 def test_what_is_asked_wrongly_is_said_and_nothing_is_written(made, tmp_path, given, said):
-    texts = {"empty": "\n", "words": "hello\n", "urls": "http://a.example/x\n"}
+    texts = {"empty": "\n", "words": "hello\n", "urls": "http://a.example/x\n", "comments": "# none\n"}
     texts["unknown"] = "\n".join(f"{n:032x}" for n in range(7))
     for name, text in texts.items():
         (tmp_path / name).write_text(text)

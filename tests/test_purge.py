@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -180,9 +182,12 @@ def test_the_proof_finds_what_a_purge_cannot_know_of(purged, tmp_path):
         tar.add("f" * 32 + ".jpg", textured_jpeg(1))
     with here.store.new_file(".parquet") as table:
         pq.write_table(pa.table({"seen_at": [here.rows[1]["url"]]}), table.path)
+    old, young = (put_table(here.store, pa.table({"signal": [number]})) for number in range(2))
+    os.utime(here.store.path(old.name), (0, 0))
     forget(here.root, None, purge=True)
     assert not here.store.path(file.ref.name).exists()
     assert not here.store.path(table.ref.name).exists()
+    assert [here.store.path(ref.name).exists() for ref in (old, young)] == [False, True]
     version = here.root / "curated/plain" / here.manifest("plain").version
     pq.write_table(pa.table({"key": [here.key(1)], "note": ["found again"]}), version / "added.parquet")
     with pytest.raises(RunError, match=r"added.parquet: 1 rows are forgotten"):
@@ -201,6 +206,12 @@ def test_what_failed_at_the_source_and_what_a_run_left_unfinished_is_purged_too(
     half.start(lambda: pytest.fail("nothing is left to compute"))
     assert half.advance()
     half.materialiser.write(None, lambda done, total: None)
+    ranked = here.spec("plain") | {"name": "ranked"}
+    ranked["steps"].append({"top": {"by": "note_caption_chars", "fraction": 0.5, "per": "note"}})
+    ranking = Job.open(CurationSpec.model_validate(ranked), Silent())
+    ranking.start(lambda: pytest.fail("nothing is left to compute"))
+    assert ranking.advance()
+    assert any("note is 'hidden note 1'" in text for text in texts_in(here.root) if isinstance(text, str))
     secrets = {text for row in rows for text in row.values() if text}
     assert secrets <= texts_in(here.root)
     forget(here.root, Asked("where", "caption != 'a very secret caption 2'", "plain"))
@@ -208,6 +219,7 @@ def test_what_failed_at_the_source_and_what_a_run_left_unfinished_is_purged_too(
     outcome = forget(here.root, None, purge=True)
     assert not secrets & texts_in(here.root)
     assert textured_jpeg(1) not in texts_in(here.root)
+    assert not any("hidden note 1" in text for text in texts_in(here.root) if isinstance(text, str))
     assert len(outcome.purged["versions"]) == 3
     assert here.run("plain", table).version == version
     fates = sorted(f"{row['fate']} {row['fate_step']}" for row in here.samples("plain").values())
@@ -239,6 +251,29 @@ def test_a_file_that_two_parts_share_is_redacted_for_one_of_them_only(tmp_path):
     ]
     assert found[0] == {"_computed": [True, True], "_status": [None, "ok"], "width_px": [None, 480]}
     assert found[1] == {"_computed": [True, True], "_status": ["ok", "ok"], "width_px": [640, 480]}
+
+
+def test_a_purge_of_a_host_leaves_not_even_its_name(here, tmp_path):
+    (tmp_path / "hosts").write_text("127.0.0.1\n")
+    assert any("127.0.0.1" in text for text in texts_in(here.root) if isinstance(text, str))
+    outcome = forget(here.root, Asked("hosts", str(tmp_path / "hosts")), purge=True)
+    assert (outcome.rows, here.manifest("plain").rows, here.run("plain").curated) == (9, 0, 0)
+    for text in texts_in(here.root):
+        assert ("127.0.0.1" if isinstance(text, str) else b"127.0.0.1") not in text
+    assert [verify(here.root / "curated" / name).errors for name in ("plain", "set")] == [[], []]
+
+
+def test_a_catalogue_that_finds_no_room_is_not_there_and_the_purge_goes_on_when_it_does(here, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    request = asked(here, tmp_path, 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(StoreError, match=r"catalog\.duckdb: cannot be written"):
+            forget(here.root, request, purge=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert verify(here.root / "curated/plain").errors == []
+    assert "none forgotten" in forget(here.root, None, purge=True).text()
 
 
 def test_a_second_purge_finds_nothing_to_do(purged):
@@ -289,11 +324,13 @@ def test_what_comes_after_the_request_brings_no_text_of_forgotten_rows_and_is_pu
     rows = [{"url": url, "caption": "came later", "note": "later note"}, here.rows[2]]
     rows.append(here.rows[1] | {"note": "another note of it"})
     rows.append(here.rows[1] | {"caption": "another caption of it"})
+    rows.append(here.rows[3] | {"caption": here.rows[1]["url"]})  # the text of another row, which stays
     here.run("plain", write_table(tmp_path / "later.parquet", rows))
     assert not {"another note of it", "another caption of it"} & texts_in(here.root)
     version = here.manifest("plain").version
     forget(here.root, None, purge=True)
     assert not {url, "came later", "later note"} & texts_in(here.root)
+    assert here.rows[1]["url"] in texts_in(here.root)
     assert here.run("plain", str(tmp_path / "later.parquet")).version == version
 
 
@@ -322,10 +359,35 @@ def test_pictures_that_came_with_a_source_are_purged_and_stay_out_when_they_come
     (photos / "4.jpg").write_bytes(textured_jpeg(1))
     (photos / "4.txt").write_text("the same photo again")
     result = run_job(spec)
+    assert "the same photo again" not in texts_in(here.root)
     gone = [row for row in here.samples("photos").values() if row["fate_step"] == "forget"]
     assert (result.curated, len(gone)) == (3, 2)
     assert verify(result.manifest).errors == []
     assert len(stored & texts_in(here.root)) == 3
+
+
+def test_pictures_of_a_source_that_are_forgotten_by_url_or_host_bring_no_text_either(tmp_path):
+    store, photos = Store.open(tmp_path / "s"), tmp_path / "photos"
+    photos.mkdir()
+    urls = ["http://a.example/0.jpg", "http://a.example/1.jpg", "http://img.b.example/2.jpg", "http://c.example/0.jpg"]
+    for number in range(4):
+        (photos / f"{number}.jpg").write_bytes(textured_jpeg(number))
+    lines = [f"{number}.jpg,photo {number},{url},by {number}" for number, url in enumerate(urls)]
+    (photos / "captions.csv").write_text("\n".join(["file,caption,url,maker", *lines]))
+    for selector, line in (("urls", urls[1]), ("hosts", "b.example")):
+        (tmp_path / selector).write_text(line)
+        forget(store.root, Asked(selector, str(tmp_path / selector)))
+    source = {"folder": str(photos)}
+    spec = {"name": "photos", "store": str(tmp_path / "s"), "source": source, "steps": ["inspect_image"]}
+    result = run_job(spec)
+    found = texts_in(store.root)
+    texts = {f"{text} {n}" for text in ("photo", "by") for n in range(4)}
+    assert found & texts == {"photo 0", "photo 3", "by 0", "by 3"}
+    assert len({value for value in found if isinstance(value, bytes) and value.startswith(b"\xff\xd8")}) == 2
+    assert (result.curated, result.funnel[0]["reason"]) == (2, "2 forgotten on request")
+    forget(store.root, None, purge=True)
+    assert not {urls[1], urls[2]} & texts_in(store.root)
+    assert run_job(spec).version == result.version
 
 
 def test_killed_anywhere_and_run_again_it_ends_the_same_and_versions_read_well_meanwhile(made, tmp_path):
@@ -348,6 +410,8 @@ def test_killed_anywhere_and_run_again_it_ends_the_same_and_versions_read_well_m
             unfinished += 1
             with pytest.raises(StoreError, match="a purge was cut short"):
                 here.run("plain")
+            with pytest.raises(StoreError, match="a purge was cut short"):
+                prune(here.root, remove=True, grace_s=-1)
         forget(here.root, None, purge=True)
         assert digests(here.root) == digests(whole.root), point
     assert unfinished > POINTS // 3

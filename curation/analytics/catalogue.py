@@ -18,6 +18,7 @@ import duckdb
 from curation.analytics.views import Views
 from curation.storage.store import Store
 from curation.versions import Chosen
+from schemas.errors import StoreError
 from schemas.manifest import Manifest
 
 FILE = "catalog.duckdb"
@@ -31,12 +32,17 @@ def write_catalogue(store: Store, chosen: Chosen, ledgers: Sequence[str]) -> Non
         return
     with store.temporary_folder() as temporary:
         path = temporary / FILE
-        with duckdb.connect(str(path), config={"default_block_size": _BLOCK_BYTES}) as connection:
-            connection.execute("SET file_search_path = $folder", {"folder": str(folder)})
-            views = Views(connection, store, folder)
-            views.add_version(chosen)
-            views.add_downloads(ledgers)
-            views.explain()
+        try:
+            with duckdb.connect(str(path), config={"default_block_size": _BLOCK_BYTES}) as connection:
+                connection.execute("SET file_search_path = $folder", {"folder": str(folder)})
+                views = Views(connection, store, folder)
+                views.add_version(chosen)
+                views.add_downloads(ledgers)
+                views.explain()
+                connection.execute("CHECKPOINT")  # closing does it too, but is silent where the disk is full
+        except (duckdb.FatalException, duckdb.IOException) as error:
+            said = str(error).splitlines()[0]
+            raise StoreError(f"{folder / FILE}: cannot be written: {said}; what is committed stays") from error
         store.link(path, str((folder / FILE).relative_to(store.root)))
 
 

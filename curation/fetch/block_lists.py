@@ -5,6 +5,7 @@ the digits) of the bytes as they were fetched, `pdq:…` of the picture. PDQ (Me
 of 256 bits; pictures within a Hamming distance of 31 count as the same there, and so they do here.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,12 +52,6 @@ class BlockLists:
 @lru_cache(8)
 def load_block_lists(domains: str | None, hashes: str | None) -> BlockLists:
     """The lists in two files, read once per process. Raises InputError."""
-    names: set[str] = set()
-    for where, line in _lines(domains):
-        name = line.lower().strip(".").removeprefix("*.")
-        if not _DOMAIN.fullmatch(name):
-            raise InputError(f"{where}: {line!r} is no domain; write one a line, such as example.com")
-        names.add(name if name.isascii() else name.encode("idna").decode())
     digests: set[str] = set()
     pdq: list[bytes] = []
     for where, line in _lines(hashes):
@@ -68,7 +63,20 @@ def load_block_lists(domains: str | None, hashes: str | None) -> BlockLists:
         else:
             digests.add(found[2])
     pdq_NB = np.frombuffer(b"".join(pdq), np.uint8).reshape(-1, 32) if pdq else None
-    return BlockLists(frozenset(names), frozenset(digests), pdq_NB)
+    return BlockLists(domains_in(domains), frozenset(digests), pdq_NB)
+
+
+def domains_in(path: str | None) -> frozenset[str]:
+    """The domains of a list as they are compared, read anew each time. Raises InputError."""
+    names: set[str] = set()
+    for where, line in _lines(path):
+        name = line.lower().strip(".").removeprefix("*.")
+        with contextlib.suppress(UnicodeError):
+            name = name if name.isascii() else name.encode("idna").decode()
+        if not _DOMAIN.fullmatch(name) or not name.isascii():
+            raise InputError(f"{where}: {line!r} is no domain; write one a line, such as example.com")
+        names.add(name)
+    return frozenset(names)
 
 
 def _lines(path: str | None) -> list[tuple[str, str]]:

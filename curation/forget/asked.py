@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from curation import sql_expression
 from curation.analytics.query import connect
-from curation.fetch.block_lists import load_block_lists
+from curation.fetch.block_lists import domains_in
 from curation.forget.tombstones import TABLE, hash_of
 from curation.storage.store import Store
 from curation.versions import resolve
@@ -44,8 +44,7 @@ class Asked:
         if self.selector == "urls":
             return _table("url", [hash_of(url) for url in _lines("--urls", self.value)])
         if self.selector == "hosts":
-            _lines("--hosts", self.value)
-            return _table("host", [hash_of(host) for host in sorted(load_block_lists(self.value, None).domains)])
+            return _table("host", [hash_of(host) for host in _hosts(self.value)])
         return _table("key", self._keys_where(store) if self.selector == "where" else _keys(self.value))
 
     def _keys_where(self, store: Store) -> list[str]:
@@ -79,23 +78,37 @@ def _table(kind: str, hashes: list[str]) -> pa.Table:
 def _lines(option: str, path: str) -> list[str]:
     """The lines of a file, each once, without empty ones. Raises InputError."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise InputError(
             f"forget: {option} {path}: cannot be read: {said}; name a text file, one entry a line"
         ) from error
     lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
-    if not lines:
-        raise InputError(f"forget: {option} {path}: holds nothing; write one entry a line")
+    _require_any(option, path, lines)
     return lines
 
 
+def _require_any(option: str, path: str, found: Sequence[str]) -> None:
+    if not found:
+        raise InputError(f"forget: {option} {path}: holds nothing; write one entry a line")
+
+
+def _hosts(path: str) -> list[str]:
+    _lines("--hosts", path)
+    try:
+        hosts = sorted(domains_in(path))
+    except InputError as error:
+        raise InputError(f"forget: --hosts {error}") from error
+    _require_any("--hosts", path, hosts)
+    return hosts
+
+
 def _keys(path: str) -> list[str]:
-    lines = _lines("--keys", path)
+    lines = [line.lower() for line in _lines("--keys", path)]
     wrong = [line for line in lines if not _KEY.match(line)]
     if wrong:
-        raise InputError(f"forget: --keys {path}: {few(wrong)}: a key is 32 lower-case hex digits, one a line")
+        raise InputError(f"forget: --keys {path}: {few(wrong)}: a key is 32 hex digits, one a line")
     return lines
 
 

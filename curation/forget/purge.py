@@ -23,7 +23,6 @@ from curation.analytics.catalogue import write_catalogue
 from curation.analytics.views import ledger_files
 from curation.forget.purge_plan import (
     BLOB,
-    REFERRING,
     PurgePlan,
     Replaced,
     blob_of,
@@ -58,7 +57,7 @@ def finish_purge(store: Store) -> PurgePlan:
         return PurgePlan({}, (), {})
     plan = PurgePlan.of(record)
     listed = set[str]()
-    for folder in REFERRING:
+    for folder in layout.OF_ROWS:
         for path in sorted(store.path(folder).rglob("*.json")):
             listed |= _switch_record(store, path, plan)
     for replaced in plan.versions:

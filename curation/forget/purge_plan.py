@@ -20,7 +20,6 @@ from curation.storage.pool import read_pool
 from curation.storage.store import FileRef, Store, file_sha256
 from schemas.manifest import Manifest, SampleEntry, ShardEntry, read_manifest
 
-REFERRING = ("pool", "snapshots", "captures", "commits", "plans")  # folders of records that list data of rows
 BLOB = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{64}\.[a-z]+")  # a file with data, where a record lists it
 _REDACTED_BEFORE = re.compile(r"-[0-9a-f]{8}\Z")
 
@@ -75,9 +74,11 @@ def plan_purge(store: Store, tombstones: Tombstones) -> PurgePlan:
         redactor.pool_tar(_ref_of(store, name))
     for _, record in records(store, "captures"):
         redactor.captured(FileRef(**record["rows"]))
+    for _, record in records(store, "robots"):
+        redactor.sites(FileRef(**record["file"]))
     _sidecars(store, redactor, rows, touched)
     replaced = tuple(_versions(store, redactor))
-    _plans(store, redactor)
+    _plans(store, redactor, hit)
     return PurgePlan(redactor.copies, replaced, redactor.digests)
 
 
@@ -184,12 +185,17 @@ def _counted(store: Store, folder: Path, manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={"rows": sum(s.rows for s in manifest.shards), "funnel": tuple(funnel)})
 
 
-def _plans(store: Store, redactor: Redactor) -> None:
-    """What plans have written that is in no version: of runs that did not end, or whose version was pruned."""
+def _plans(store: Store, redactor: Redactor, hit: dict[str, np.ndarray]) -> None:
+    """What plans noted of rows, and have written that is in no version: of runs that did not end, or were pruned."""
     for name, record in records(store, "plans"):
         if is_shard_record(name):
             if redactor.shard(FileRef(**record["parquet"])) and record["tar"]:
                 redactor.shard_tar(FileRef(**record["tar"]))
+        elif "fates" in record and (snapshot := store.get(layout.snapshot(record.get("snapshot", "")))):
+            parts = [member["part"] for member in snapshot["parts"]]
+            if not hit.keys().isdisjoint(part["name"] for part in parts):
+                gone_N = np.concatenate([hit.get(part["name"], np.zeros(part["rows"], bool)) for part in parts])
+                redactor.fates(FileRef(**record["fates"]), gone_N)
         elif Path(name).name == "samples.json":
             for ref, _ in record:
                 redactor.samples(FileRef(**ref))

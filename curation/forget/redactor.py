@@ -7,7 +7,6 @@ Files are named by their content, so two parts may share one whose rows are know
 has a copy of its own.
 """
 
-import hashlib
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 
 from curation.forget.at_source import blanked
 from curation.forget.pool_rows import captured_rows
+from curation.forget.tar_members import members
 from curation.forget.tombstones import FORGET, HASH_CHARS, REASON, Tombstones
 from curation.ingest import MEMBER, OURS
 from curation.ingest import REASON as WHY_REJECTED
@@ -75,6 +75,12 @@ class Redactor:
         if gone_N.any():
             self._rewrite(ref, lambda table, here: _as_forgotten(table, gone_N[here]), path=path)
 
+    def fates(self, ref: FileRef, gone_N: np.ndarray) -> None:
+        """What a decision noted of the rows goes, which may quote them; that it dropped them stays."""
+        notes = read_table(self._store, ref).drop_columns(["code"]).filter(pa.array(gone_N))
+        if any(column.null_count < len(column) for column in notes.columns):
+            self._blank(ref, gone_N, {"code"})
+
     def shard(self, ref: FileRef, path: Path | None = None) -> int:
         """Rows leave a shard's Parquet; returns how many."""
         gone_N = self._by_key(ref, path)
@@ -99,6 +105,12 @@ class Redactor:
             connection.register("ledger", table)
             hashes = connection.sql(f"SELECT substr(sha256(url), 1, {HASH_CHARS}) AS hash FROM ledger").to_arrow_table()
         gone_N |= self._tombstones.matches("url", hashes["hash"])
+        if gone_N.any():
+            self._rewrite(ref, lambda table, here: _without(table, gone_N[here]))
+
+    def sites(self, ref: FileRef) -> None:
+        """What forgotten hosts said about robots goes."""
+        gone_N = self._tombstones.of_hosts(read_table(self._store, ref, ["site"])["site"])
         if gone_N.any():
             self._rewrite(ref, lambda table, here: _without(table, gone_N[here]))
 
@@ -207,21 +219,6 @@ class Redactor:
         seen = (part, ref.name) in self._seen
         self._seen.add((part, ref.name))
         return not seen
-
-
-def members(tombstones: Tombstones, path: Path) -> tuple[list[tarfile.TarInfo], np.ndarray]:
-    """The members of a tar, and which are forgotten, bool_N: by what they are named after, or by their bytes."""
-    found: list[tarfile.TarInfo] = []
-    digests: list[str] = []
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            found.append(member)
-            digests.append(hashlib.sha256(tar.extractfile(member).read()).hexdigest())  # type: ignore[union-attr]
-    gone_N = tombstones.matches("picture", pa.array(digests, pa.string()))
-    stems = pa.array([member.name.partition(".")[0] for member in found], pa.string())
-    for kind in ("key", "url", "picture"):
-        gone_N |= tombstones.matches(kind, stems)
-    return found, gone_N
 
 
 def _without(table: pa.Table, gone_N: np.ndarray) -> pa.Table:

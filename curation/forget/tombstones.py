@@ -90,9 +90,10 @@ class Tombstones:
     def rows(self, table: pa.Table) -> np.ndarray:
         """Which rows of a part (key, address, url) are forgotten as they come from the source, bool_N."""
         found_N = self.matches("key", table["key"]) | self.matches("url", table["address"])
-        return found_N | self._of_hosts(table["url"]) if "host" in self._hashes else found_N
+        return found_N | self.of_hosts(table["url"]) if "host" in self._hashes else found_N
 
-    def _of_hosts(self, urls: pa.ChunkedArray) -> np.ndarray:
+    def of_hosts(self, urls: pa.ChunkedArray) -> np.ndarray:
+        """Which URLs are of a forgotten host, bool_N."""
         coded = pc.dictionary_encode(pc.ascii_lower(pc.replace_substring_regex(urls, _HOST_IN_URL, r"\1")))
         coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
         hosts = coded.dictionary.to_pylist()
@@ -103,7 +104,7 @@ class Tombstones:
         return hosts_hit[pc.fill_null(coded.indices, len(hosts)).to_numpy()]
 
 
-_HOST_IN_URL = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^:/?#]*)(?s:.*)$"
+_HOST_IN_URL = r"^[ \t\r\n\f]*[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^:/?#]*)(?s:.*)$"
 
 
 def hash_of(text: str) -> str:

@@ -1,4 +1,4 @@
-"""No run takes a store whose purge was killed half-way: some records would list what others do not."""
+"""No run and no prune takes a store whose purge was killed half-way: some records list what others do not."""
 
 from curation.storage import layout
 from curation.storage.store import Store

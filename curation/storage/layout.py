@@ -20,6 +20,8 @@ curated/<name>/...                     the finished data sets
 """
 
 FORMAT = 1
+OF_ROWS = ("pool", "snapshots", "captures", "commits", "plans", "robots")  # records list data that tells of rows
+REFERRING = (*OF_ROWS, "crashes", "joins", "captured", "forgotten", "purges")  # records list any data
 
 
 def blob(sha256: str, suffix: str) -> str:

@@ -195,7 +195,8 @@ class Store:
                 )
             except BlockingIOError:
                 raise StoreError(
-                    f"store {self.root}: a run is using it; try again when `pairmill status` shows none"
+                    f"store {self.root}: a run is using it, or prune or forget; try again when that has ended "
+                    "(`pairmill status` shows runs)"
                 ) from None
             yield
 
