@@ -166,8 +166,7 @@ def _most_per_s(on_meta: "Model", device: str, ranks: "Ranks") -> tuple[str, flo
 
 
 def _identity(spec: TrainingSpec, model: "Model", sets: Sequence["CuratedSet"]) -> dict[str, Any]:
-    versions = [f"{s.manifest.name}@{s.manifest.version}" for s in sets]
-    return {**spec.identity(), "model": dict(model.config), "versions": versions}
+    return {**spec.identity(), "model": dict(model.config), "versions": [one.label for one in sets]}
 
 
 def _counts(spec: TrainingSpec, state: "State") -> dict[str, Any]:

@@ -58,6 +58,9 @@ class CuratedSet:
         self.manifest: Manifest = manifest_at(self.location)
         self.shards: tuple[ShardEntry, ...] = tuple(s for s in self.manifest.training_shards if s.rows)
         self.weight = weight
+        taken_out = sum(shard.redacted for shard in self.manifest.shards)
+        # Rows that a purge took out shift all behind them: nobody goes on there from a position before it.
+        self.label = f"{self.manifest.name}@{self.manifest.version}" + (f" without {taken_out}" if taken_out else "")
         self.captions = captions
         self._checked: set[str] = set()
         self._refuse_unfit()

@@ -50,7 +50,7 @@ class Captioned:
     def identity(self) -> str:
         """The set's version, and the prompts."""
         asked = hashlib.sha256(json.dumps(list(self.prompts)).encode()).hexdigest()
-        return f"{self.curated.manifest.name}@{self.curated.manifest.version} prompts {asked[:16]}"
+        return f"{self.curated.label} prompts {asked[:16]}"
 
     def from_row(self, start: int, seed: Sequence[int], reader: Executor | None) -> Iterator[Conversation]:
         """Without end, after `start` rows have been seen. Raises RunError."""
