@@ -44,6 +44,13 @@ def test_differences_that_are_all_alike_tell_no_more_than_their_signs() -> None:
     )
 
 
+def test_what_floats_round_is_no_spread_and_no_difference() -> None:
+    alike = judge({"a": {"m": [0.3, 0.1]}, "w": {"m": [0.4, 0.2]}})  # 0.4 - 0.3 is not 0.2 - 0.1
+    assert alike.differences[0].p == 0.5
+    same = judge({"a": {"m": [0.3] * 8}, "w": {"m": [0.1 + 0.2] * 8}})
+    assert (same.differences[0].p, same.differences[0].better) == (1.0, None)
+
+
 def test_holm_corrects_for_how_many_comparisons_there_are() -> None:
     # by hand: 0.01·4; max of it and 0.02·3; then 0.03·2 = 0.06; 0.04·1 is less than the one before it
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
