@@ -118,7 +118,13 @@ def made_app(explorer: Explorer) -> Starlette:
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
 
-    return Starlette(routes=routes)
+    return Starlette(routes=routes, exception_handlers={Exception: _failed})
+
+
+def _failed(_: Request, error: Exception) -> Response:
+    """What the page is told of an error that nobody foresaw; the terminal has its traceback, and the server goes on."""
+    said = f"pairmill itself failed ({type(error).__name__}: {error}); the terminal of `pairmill explore` says where"
+    return JSONResponse({"error": said}, 500)
 
 
 def _answering(answer: Callable[[Request], Response]) -> Callable[[Request], Any]:
