@@ -7,6 +7,7 @@ all pairs of sets and all metrics that are judged: that one of these is named wr
 
 import itertools
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +19,9 @@ from schemas.nearest import unknown_name
 CONFIDENCE = 0.95
 _ROUNDING = 1e-12  # of scores as floats, relative
 _SECONDARY = (".mean_per_class_recall", ".top5", "_recall@5", "_recall@10")  # beside top1 and recall@1
+_SMALLER = {"loss", "error", "perplexity", "fid", "wer", "cer", "rmse", "mae", "seconds"}  # last words of such names
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
-"""By set and metric, the values of all seeds in one order. More is better."""
+"""By set and metric, the values of all seeds in one order. More is better, but for what `is_less_better` names."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Difference:
         """The set that is better; None where it cannot be told."""
         if self.p_holm is None or self.p_holm > 1 - CONFIDENCE:
             return None
-        return self.other if self.estimate.mean > 0 else self.first
+        return self.other if (self.estimate.mean > 0) != is_less_better(self.metric) else self.first
 
     def record(self) -> dict[str, Any]:
         """The difference as JSON values."""
@@ -88,6 +90,11 @@ def judge(scores: Scores, metrics: Sequence[str] = ()) -> Verdict:
     seeds = len(scores[pairs[0][0]][measured[0]])
     told = tuple(_sentence(a, b, [d for d in differences if (d.first, d.other) == (a, b)], seeds) for a, b in pairs)
     return Verdict(seeds, means, differences, told)
+
+
+def is_less_better(metric: str) -> bool:
+    """Whether a metric, which a user's own command may have named, is one of those that are better when smaller."""
+    return re.split("[^a-z]+", metric.lower().rstrip("0123456789@_-."))[-1] in _SMALLER
 
 
 def require_metrics(asked: Sequence[str], measured: Sequence[str]) -> None:
