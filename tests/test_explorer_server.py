@@ -274,6 +274,13 @@ def test_the_version_is_fixed_when_it_is_opened(tmp_path: Path) -> None:
         assert client.ask("select", {})["rows"] == 12
         assert client.ask("select", {"sql": "url LIKE '%.jpg'"})["rows"] == 12
         assert len(client.ask("rows", {})["rows"]) == 12
+        for samples in (store.root / "curated" / "demo" / first).glob("samples-*"):
+            samples.unlink()
+        for status, said in (
+            client.send("POST", "/api/select", b'{"sql": "url LIKE \'%.png\'"}')[::2],
+            client.send("GET", f"/api/story/{'0' * 32}")[::2],
+        ):
+            assert (status, b"start it again" in said) == (410, True)
     with running(store.root) as page:
         assert Client(page).ask("select", {})["rows"] == 14
 

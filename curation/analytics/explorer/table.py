@@ -56,6 +56,11 @@ class Table:
         """The names of the funnel's steps; the first is the source."""
         return [entry.step for entry in self.chosen.manifest.funnel]
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether files of the version are no longer there."""
+        return not all((self.chosen.folder / sample.parquet).exists() for sample in self.chosen.manifest.samples)
+
     def signal(self, name: str) -> Signal:
         """The signal of that name. Raises InputError."""
         found = self.facets.get(name)
