@@ -22,9 +22,11 @@ from curation.analytics.explorer.selecting import Selector
 from curation.analytics.explorer.serving import served
 from curation.analytics.explorer.story import exact
 from curation.analytics.explorer.table import load
+from curation.analytics.explorer.thumbnails_ahead import ThumbnailsAhead
 from curation.analytics.explorer.wishes import Selection
 from curation.analytics.limits import Limits
 from curation.analytics.query import connect
+from curation.analytics.thumbnails import Pictures
 from curation.storage.store import Store
 from curation.versions import resolve
 from schemas.errors import InputError
@@ -136,6 +138,19 @@ def test_pictures_are_jpegs_of_a_fixed_type_and_missing_ones_are_empty(root: Pat
             assert body[:3] == (b"" if is_broken else b"\xff\xd8\xff")
     for key in ("0" * 32, "..%2f..%2fsecret.csv", "x'; DROP TABLE loaded; --"):
         assert client.send("GET", f"/thumbnail/{quote(key)}")[0] in (204, 404)
+
+
+def test_thumbnails_that_newer_pages_overtook_are_given_up_but_still_to_be_had(root: Path) -> None:
+    store = Store.existing(root / "store")
+    with connect(store.root) as connection:
+        keys = [k for (k,) in connection.execute("SELECT key FROM curated ORDER BY key LIMIT 12").fetchall()]
+    with closing(ThumbnailsAhead(Pictures(store, resolve(store)))) as thumbnails:
+        for number in range(200):
+            thumbnails.expect([f"{number:032x}"])
+        thumbnails.expect(keys)
+        assert all((thumbnails.get(key) or b"").startswith(b"\xff\xd8") for key in keys)
+        assert thumbnails.get(f"{100:032x}") is None
+        assert len(thumbnails._lately) <= 20
 
 
 def test_hostile_sql_reads_nothing_and_writes_nothing(root: Path, client: Client) -> None:
