@@ -286,6 +286,7 @@ def test_the_version_is_fixed_when_it_is_opened(tmp_path: Path) -> None:
         client = Client(page)
         add_version(store, [*usual_pairs(), pair(40), pair(41)], plan="plan1")
         assert client.ask("about")["label"] == f"demo@{first}"
+        assert client.ask("about")["bars"] == client.ask("select", {})["bars"]
         assert client.ask("select", {})["rows"] == 12
         assert client.ask("select", {"sql": "url LIKE '%.jpg'"})["rows"] == 12
         assert len(client.ask("rows", {})["rows"]) == 12

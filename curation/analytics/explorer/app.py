@@ -52,7 +52,8 @@ class Explorer:
 
     def about(self) -> dict[str, Any]:
         """What the page must know to draw itself."""
-        return described(self.table, list(self.likenesses.columns.values()))
+        bars = self.select(Selection())["bars"]
+        return described(self.table, list(self.likenesses.columns.values())) | {"bars": bars}
 
     def select(self, wish: Selection) -> dict[str, Any]:
         """How many rows a selection has, and how many of them each bar."""
