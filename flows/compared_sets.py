@@ -68,7 +68,7 @@ def curation_s(store: Path, manifest: Path) -> float | None:
     made = (manifest.parent.name, manifest.stem)
     runs = [run.number for run in read_runs(opened) if (run.name, run.version) == made]
     paces = [pace for number in runs for pace in (opened.get(layout.finished(number)) or {}).get("paces", {}).values()]
-    return round(sum(pace["seconds"] for pace in paces), 1) if paces else None
+    return round(sum(pace["seconds"] for pace in paces), 3) if paces else None
 
 
 def _store_of(asked: SetsAsked, stores: Mapping[str, Path]) -> Path:

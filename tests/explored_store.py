@@ -39,7 +39,9 @@ def photos(folder: Path) -> Path:
         caption = {0: HOSTILE, 1: RTL}.get(number, f"A {'Dog' if number % 3 else 'cat'} number {number}")
         score = None if number % 11 == 10 else draw.randrange(10) / 10
         colour = ["red", "green", None, "blue"][number % 4]
-        lines.append({"file": f"{number}.jpg", "caption": caption, "score": score, "colour": colour})
+        line = {"file": f"{number}.jpg", "caption": caption, "score": score, "colour": colour}
+        hostile = {"label": "ab"[number % 2], "row": -number, "rowid": -number, "wanted": 1, 'x" onload="a': number % 3}
+        lines.append(line | hostile)  # names that our own SQL uses
     (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 

@@ -83,7 +83,7 @@ def test_each_selection_is_materialised_trained_on_and_judged(folder: Path, done
         ("every", 48, 0.333),
         ("grey", 24, 0.667),
     ]
-    assert record["sets"][0]["curation_s"] > 0
+    assert record["sets"][0]["curation_s"] is not None
     assert record["sets"][1]["curation_s"] is None  # `keep` needs no worker
     assert "set 2 of 2: grey, from" in said
     assert "training 2 of 2: grey, seed 0" in said

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from schemas.errors import InputError
-from training.comparison.verdict import Estimate, holm, interval, judge, p_value
+from training.comparison.verdict import Estimate, holm, interval, is_less_better, judge, p_value
 
 
 def test_an_interval_is_students_t_over_seeds() -> None:
@@ -42,6 +42,22 @@ def test_differences_that_are_all_alike_tell_no_more_than_their_signs() -> None:
     assert judge({"a": {"m": [0.5, 0.5]}, "w": {"m": [0.75, 0.75]}}).sentences == (
         "Whether w or a is better cannot be told by m (+0.2500, +0.2500 to +0.2500).",
     )
+
+
+def test_of_a_loss_the_smaller_is_better() -> None:
+    scores = {"a": {"own.val_loss": [2.0, 2.1, 2.2, 2.3]}, "b": {"own.val_loss": [1.0, 1.2, 1.1, 1.4]}}
+    verdict = judge(scores)
+    assert verdict.differences[0].better == "b"
+    assert verdict.sentences[0].startswith("b is better than a by own.val_loss (-0.9750, ")
+    names = {"own.loss": True, "own.eval.error@5": True, "own.lossless": False, "own.top1": False, "t.recall@1": False}
+    assert {name: is_less_better(name) for name in names} == names
+
+
+def test_what_floats_round_is_no_spread_and_no_difference() -> None:
+    alike = judge({"a": {"m": [0.3, 0.1]}, "w": {"m": [0.4, 0.2]}})  # 0.4 - 0.3 is not 0.2 - 0.1
+    assert alike.differences[0].p == 0.5
+    same = judge({"a": {"m": [0.3] * 8}, "w": {"m": [0.1 + 0.2] * 8}})
+    assert (same.differences[0].p, same.differences[0].better) == (1.0, None)
 
 
 def test_holm_corrects_for_how_many_comparisons_there_are() -> None:

@@ -26,6 +26,7 @@ from curation.analytics.explorer.wishes import Selection, Threshold
 from curation.analytics.limits import Limits
 from curation.analytics.query import connect
 from curation.selection.top import GROUP, VALUE, Top
+from curation.sql_expression import quoted
 from curation.storage.store import Store
 from curation.versions import resolve
 
@@ -100,10 +101,10 @@ def test_each_histogram_counts_what_all_filters_but_its_own_keep(
                     "values": {n: v for n, v in selection.values.items() if n != name},
                 }
             )
-            value = name
+            value = quoted(name)
             if isinstance(facet, Signal):
-                place_in = f"floor(({name} - {facet.start}) * {1024 / facet.width}) / 1024"
-                value = f"CASE WHEN {name} IS NOT NULL THEN least(greatest(floor({place_in}), 0), 59) END"
+                place_in = f"floor(({quoted(name)} - {facet.start}) * {1024 / facet.width}) / 1024"
+                value = f"CASE WHEN {quoted(name)} IS NOT NULL THEN least(greatest(floor({place_in}), 0), 59) END"
             text = f"SELECT {value} AS v, count(*) FROM samples WHERE {as_sql(others)} GROUP BY v"
             expected = np.zeros(SLOTS, np.int64)
             for found, rows in connection.execute(text).fetchall():

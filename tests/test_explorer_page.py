@@ -138,6 +138,10 @@ def test_a_filter_by_words_by_sql_by_a_value_and_by_dragging_changes_counts_and_
 def test_what_is_wrong_in_a_predicate_is_said_where_it_is_typed(page: Chrome) -> None:
     search(page, "sql", "scor > 0.5")
     until(page, lambda: 'Referenced column "scor" not found' in one(page, "#search-error").text)
+    Select(one(page, "#order")).select_by_value("desc score")  # what was chosen before is chosen still
+    until(page, lambda: count(page) == len(cards(page)) == ROWS)
+    assert page.find_elements(By.CSS_SELECTOR, "#chips .chip") == []
+    until(page, lambda: one(page, "#effect .yaml").is_displayed())
     search(page, "sql", "score > 99")
     until(page, lambda: "No pair passes all of these filters" in one(page, "#grid").text)
     assert one(page, "#search-error").text == ""

@@ -22,9 +22,11 @@ from curation.analytics.explorer.selecting import Selector
 from curation.analytics.explorer.serving import served
 from curation.analytics.explorer.story import exact
 from curation.analytics.explorer.table import load
+from curation.analytics.explorer.thumbnails_ahead import ThumbnailsAhead
 from curation.analytics.explorer.wishes import Selection
 from curation.analytics.limits import Limits
 from curation.analytics.query import connect
+from curation.analytics.thumbnails import Pictures
 from curation.storage.store import Store
 from curation.versions import resolve
 from schemas.errors import InputError
@@ -38,7 +40,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (found / "secret.csv").write_text(f"text\n{SECRET}\n")
     (found / "secret.json").write_text(json.dumps({"text": SECRET}))
     embed = {"clip_embed": {"model": model_folder(found / "model"), "batch_size": 8}}
-    run(found, ["inspect_image", {"keep": "score IS NOT NULL"}, embed, "clip_score"])
+    other = {**embed, "as": "own", "reads": {"caption": "colour"}}
+    run(found, ["inspect_image", {"keep": "score IS NOT NULL"}, embed, "clip_score", other])
     return found
 
 
@@ -81,7 +84,9 @@ def test_the_token_in_the_address_becomes_a_cookie_and_goes(client: Client) -> N
     assert (status, headers["location"]) == (303, "/")
     cookie = headers["set-cookie"].lower()
     assert all(said in cookie for said in ("httponly", "samesite=strict", f"pairmill-{client.port}="))
-    assert client.send("GET", "/", headers=host | {"Cookie": headers["set-cookie"].split(";")[0]})[0] == 200
+    own = headers["set-cookie"].split(";")[0]
+    for others in ("", 'theirs={"a": 1}; ', "a b/c@d=e; ", 'open="x; '):  # cookies know no ports
+        assert client.send("GET", "/", headers=host | {"Cookie": others + own})[0] == 200
     linked = client.send("GET", f"/?token={client.token}", headers=host | {"Sec-Fetch-Site": "cross-site"})
     assert (linked[0], linked[1]["set-cookie"].lower()) == (200, cookie)  # from a notebook's terminal
     assert b'content="0; url=/"' in linked[2]
@@ -133,6 +138,19 @@ def test_pictures_are_jpegs_of_a_fixed_type_and_missing_ones_are_empty(root: Pat
             assert body[:3] == (b"" if is_broken else b"\xff\xd8\xff")
     for key in ("0" * 32, "..%2f..%2fsecret.csv", "x'; DROP TABLE loaded; --"):
         assert client.send("GET", f"/thumbnail/{quote(key)}")[0] in (204, 404)
+
+
+def test_thumbnails_that_newer_pages_overtook_are_given_up_but_still_to_be_had(root: Path) -> None:
+    store = Store.existing(root / "store")
+    with connect(store.root) as connection:
+        keys = [k for (k,) in connection.execute("SELECT key FROM curated ORDER BY key LIMIT 12").fetchall()]
+    with closing(ThumbnailsAhead(Pictures(store, resolve(store)))) as thumbnails:
+        for number in range(200):
+            thumbnails.expect([f"{number:032x}"])
+        thumbnails.expect(keys)
+        assert all((thumbnails.get(key) or b"").startswith(b"\xff\xd8") for key in keys)
+        assert thumbnails.get(f"{100:032x}") is None
+        assert len(thumbnails._lately) <= 20
 
 
 def test_hostile_sql_reads_nothing_and_writes_nothing(root: Path, client: Client) -> None:
@@ -209,6 +227,15 @@ def test_rows_are_found_by_likeness_to_a_picture_and_to_a_text(root: Path, clien
     assert [row["key"] for row in few["rows"]] == [row["key"] for row in found if "cat" in row["caption"]][:5]
 
 
+def test_vectors_are_found_whose_step_read_a_column_of_the_source(root: Path, client: Client) -> None:
+    with connect(root / "store") as connection:
+        rows = connection.execute("SELECT key, colour FROM curated WHERE colour IS NOT NULL ORDER BY key").fetchall()
+    (key, colour), *_ = rows
+    found = client.ask("rows", {"like": {"column": "own_clip_text", "key": key}, "count": 5})["rows"]
+    assert [row["colour"] for row in found] == [colour] * 5
+    assert found[0]["likeness"] == pytest.approx(1, abs=1e-3)
+
+
 def test_another_model_in_the_place_of_the_vectors_is_noticed(root: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
@@ -227,8 +254,8 @@ def test_a_story_tells_what_explain_knows(client: Client) -> None:
     row = next(r for r in client.ask("rows", {"count": ROWS})["rows"] if r["caption"] == HOSTILE_CAPTION)
     told = client.ask(f"story/{row['key']}")
     assert told["values"]["caption"] == HOSTILE_CAPTION
-    assert [step["step"] for step in told["told"]["steps"]][-1] == "steps[3] clip_score"
-    assert told["told"]["steps"][-1]["values"]["clip_score"] is not None
+    (scored,) = [step for step in told["told"]["steps"] if step["step"] == "steps[3] clip_score"]
+    assert scored["values"]["clip_score"] is not None
 
 
 def test_hashes_reach_the_page_digit_by_digit() -> None:
@@ -259,9 +286,17 @@ def test_the_version_is_fixed_when_it_is_opened(tmp_path: Path) -> None:
         client = Client(page)
         add_version(store, [*usual_pairs(), pair(40), pair(41)], plan="plan1")
         assert client.ask("about")["label"] == f"demo@{first}"
+        assert client.ask("about")["bars"] == client.ask("select", {})["bars"]
         assert client.ask("select", {})["rows"] == 12
         assert client.ask("select", {"sql": "url LIKE '%.jpg'"})["rows"] == 12
         assert len(client.ask("rows", {})["rows"]) == 12
+        for samples in (store.root / "curated" / "demo" / first).glob("samples-*"):
+            samples.unlink()
+        for status, said in (
+            client.send("POST", "/api/select", b'{"sql": "url LIKE \'%.png\'"}')[::2],
+            client.send("GET", f"/api/story/{'0' * 32}")[::2],
+        ):
+            assert (status, b"start it again" in said) == (410, True)
     with running(store.root) as page:
         assert Client(page).ask("select", {})["rows"] == 14
 

@@ -145,6 +145,11 @@ def test_the_threshold_of_top_is_the_value_of_the_last_row_that_passed(data, row
     assert [line["value"] for line in plot["thresholds"]] == [100]
 
 
+def test_signals_that_steps_add_come_before_those_that_ride_along(data):
+    order = [row["signal"] for row in table(data, "signals", "signals")]
+    assert order.index("height_px") < order.index(ODD)
+
+
 @pytest.mark.parametrize("name", SIGNALS)
 def test_a_histogram_counts_every_known_value_once(data, rows, name):
     plot = data["sections"]["signals"]["plots"][f"histogram_{name}"]

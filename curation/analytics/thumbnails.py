@@ -9,17 +9,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.part_rows import read_pictures, values_digest
-from curation.plan import CAPTURE_VERSION
-from curation.stage import CAPTURE
+from curation.analytics.step_values import pictures_of
+from curation.part_rows import read_pictures
 from curation.storage import layout, sidecars
-from curation.storage.sidecars import Sidecar
-from curation.storage.store import FileRef, Store, digest
-from curation.storage.tables import read_table
+from curation.storage.store import Store
 from curation.versions import Chosen
-from schemas.columns import CAPTION, KEY, STORED_SHA256, URL
+from schemas.columns import STORED_SHA256
 from schemas.errors import StoreError
-from schemas.manifest import Manifest
 from schemas.pixels import DecodeError, decode
 
 _QUALITY = 80
@@ -36,7 +32,7 @@ class Pictures:
     def __init__(self, store: Store, chosen: Chosen) -> None:
         """Open the version's snapshot; a version that came without one has no pictures."""
         self._store = store
-        self._bringer = _bringer(chosen.manifest)
+        self._values = pictures_of(chosen.manifest)
         lineage = chosen.manifest.lineage
         snapshot = store.get(layout.snapshot(lineage.snapshot)) if lineage else None
         self._parts: dict[str, dict[str, Any]] = {  # by the path of their files of keys
@@ -56,7 +52,7 @@ class Pictures:
         """The stored bytes (JPEG, PNG or WebP) by key, in the order of the keys."""
         found: dict[str, bytes | None] = dict.fromkeys(keys)
         for file, key_of in self._rows(list(found)).items():
-            sidecar = self._sidecar(self._parts[file])
+            sidecar = self._values.sidecar(self._store, self._parts[file])
             if sidecar is None:
                 continue
             digests = sidecars.read_values(self._store, sidecar, [STORED_SHA256.name])[STORED_SHA256.name]
@@ -70,16 +66,6 @@ class Pictures:
     def thumbnails(self, keys: Iterable[str], longest_side_px: int) -> dict[str, bytes | None]:
         """Small JPEGs by key, in the order of the keys; None also for a picture that cannot be decoded."""
         return {key: stored and thumbnail(stored, longest_side_px) for key, stored in self.stored(keys).items()}
-
-    def _sidecar(self, member: Mapping[str, Any]) -> Sidecar | None:
-        """What brought a part's pictures; where it read a column of the source, its values are in the fingerprint."""
-        name, fingerprint, rides_on = self._bringer
-        if rides_on:
-            table = read_table(self._store, FileRef(**member["file"]), list(rides_on))
-            before = member.get("digests", {})  # of a purge
-            riding = {column: before.get(column) or values_digest(table[column]) for column in rides_on}
-            fingerprint = digest([fingerprint, riding])
-        return sidecars.latest(self._store, member["part"]["name"], name, fingerprint)
 
     def _rows(self, keys: Sequence[str]) -> Mapping[str, Mapping[int, str]]:
         """File of a part → row in it → key. Parts are sorted by address, so that few are read where rows have URLs."""
@@ -127,21 +113,3 @@ def thumbnail(stored: bytes, longest_side_px: int) -> bytes | None:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=_QUALITY)
     return out.getvalue()
-
-
-def _bringer(manifest: Manifest) -> tuple[str, str, tuple[str, ...]]:
-    """The step that brought the pictures: operator, fingerprint, and the columns of the source that it read.
-
-    Without such a step they came with the source.
-    """
-    places = {entry.step: place for place, entry in enumerate(manifest.funnel)}
-    for column in reversed(manifest.columns):
-        if column.name.endswith(STORED_SHA256.name) and column.step in manifest.operators:
-            place = places[column.step]
-            reads = set(
-                (manifest.spec["steps"][place - 1].get("reads") or {}).values()
-            )  # the funnel has the source, too
-            own = {KEY.name, URL.name, CAPTION.name}
-            rides_on = {c.name for c in manifest.columns if c.step == "source" and c.name in reads} - own
-            return manifest.funnel[place].kind, manifest.operators[column.step], tuple(sorted(rides_on))
-    return CAPTURE, digest({"operator": CAPTURE, "version": CAPTURE_VERSION}), ()

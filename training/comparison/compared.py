@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from training.comparison.verdict import Estimate, Verdict
+from training.comparison.verdict import Estimate, Verdict, is_less_better
 from training.run_folder import put_json
 
 RECORD, MARKDOWN = "comparison.json", "comparison.md"
@@ -82,9 +82,11 @@ class Comparison:
             return "One seed: no interval exists, and no verdict."
         count = len(self.verdict.differences)
         correction = f" after Holm's correction for {count} comparisons" if count > 1 else ""
+        less = [one.metric for one in self.verdict.differences if is_less_better(one.metric)]
+        smaller = f" Of {', '.join(dict.fromkeys(less))} less is better." if less else ""
         return (
             f"Intervals: 95 %, Student's t over {len(self.seeds)} seeds, each for itself. Better: where the paired "
-            f"t-test says so (5 %){correction}."
+            f"t-test says so (5 %){correction}.{smaller}"
         )
 
     def tables(self) -> dict[str, Table]:

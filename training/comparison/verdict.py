@@ -7,6 +7,7 @@ all pairs of sets and all metrics that are judged: that one of these is named wr
 
 import itertools
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,9 +17,11 @@ from schemas.errors import InputError
 from schemas.nearest import unknown_name
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-12  # of scores as floats, relative
 _SECONDARY = (".mean_per_class_recall", ".top5", "_recall@5", "_recall@10")  # beside top1 and recall@1
+_SMALLER = {"loss", "error", "perplexity", "fid", "wer", "cer", "rmse", "mae", "seconds"}  # last words of such names
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
-"""By set and metric, the values of all seeds in one order. More is better."""
+"""By set and metric, the values of all seeds in one order. More is better, but for what `is_less_better` names."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Difference:
         """The set that is better; None where it cannot be told."""
         if self.p_holm is None or self.p_holm > 1 - CONFIDENCE:
             return None
-        return self.other if self.estimate.mean > 0 else self.first
+        return self.other if (self.estimate.mean > 0) != is_less_better(self.metric) else self.first
 
     def record(self) -> dict[str, Any]:
         """The difference as JSON values."""
@@ -89,6 +92,11 @@ def judge(scores: Scores, metrics: Sequence[str] = ()) -> Verdict:
     return Verdict(seeds, means, differences, told)
 
 
+def is_less_better(metric: str) -> bool:
+    """Whether a metric, which a user's own command may have named, is one of those that are better when smaller."""
+    return re.split("[^a-z]+", metric.lower().rstrip("0123456789@_-."))[-1] in _SMALLER
+
+
 def require_metrics(asked: Sequence[str], measured: Sequence[str]) -> None:
     """Raise InputError for a metric that was not measured."""
     for metric in asked:
@@ -107,19 +115,19 @@ def interval(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-def p_value(differences: Sequence[float]) -> float | None:
+def p_value(differences: Sequence[float], noise: float = 0.0) -> float | None:
     """Two-sided p of a paired t-test; None of one seed.
 
     Differences that are all alike, as coarse metrics have them, have no spread to be held against: there it is the sign
-    test's, the chance that so many signs agree.
+    test's, the chance that so many signs agree. A spread or a mean up to `noise` is taken for none.
     """
     from scipy.stats import t
 
     if len(differences) == 1:
         return None
     mean, spread = math.fsum(differences) / len(differences), statistics.stdev(differences)
-    if spread == 0:
-        return 1.0 if mean == 0 else 2.0 ** (1 - len(differences))
+    if spread <= noise:
+        return 1.0 if abs(mean) <= noise else 2.0 ** (1 - len(differences))
     return float(2 * t.sf(abs(mean) / spread * math.sqrt(len(differences)), len(differences) - 1))
 
 
@@ -136,7 +144,8 @@ def _difference(
     metric: str, first: str, other: str, of_first: Sequence[float], of_other: Sequence[float]
 ) -> tuple[tuple[str, str, str, Estimate], float | None]:
     apart = [b - a for a, b in zip(of_first, of_other, strict=True)]
-    return (metric, first, other, interval(apart)), p_value(apart)
+    noise = _ROUNDING * max(abs(value) for value in (*of_first, *of_other))  # 0.4 - 0.3 is not 0.2 - 0.1
+    return (metric, first, other, interval(apart)), p_value(apart, noise)
 
 
 def _sentence(first: str, other: str, found: Sequence[Difference], seeds: int) -> str:

@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import duckdb
 import numpy as np
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
@@ -32,6 +34,10 @@ from schemas.errors import PairmillError
 
 PAGE = Path(__file__).parent / "page"
 _MOST_BYTES = 200_000  # of a question
+_GONE = (
+    "the files of {label} were rewritten or removed since this page was opened, as `forget --purge` and `prune` do; "
+    "stop `pairmill explore` and start it again"
+)
 Wish = TypeVar("Wish", bound=BaseModel)
 
 
@@ -46,7 +52,8 @@ class Explorer:
 
     def about(self) -> dict[str, Any]:
         """What the page must know to draw itself."""
-        return described(self.table, list(self.likenesses.columns.values()))
+        bars = self.select(Selection())["bars"]
+        return described(self.table, list(self.likenesses.columns.values())) | {"bars": bars}
 
     def select(self, wish: Selection) -> dict[str, Any]:
         """How many rows a selection has, and how many of them each bar."""
@@ -105,35 +112,50 @@ def made_app(explorer: Explorer) -> Starlette:
         "threshold": (Threshold, explorer.threshold),
         "steps": (Selection, explorer.steps),
     }
+    answering = partial(_answering, explorer.table)
     routes: list[BaseRoute] = [
-        Route(f"/api/{name}", _question(*each), methods=["POST"]) for name, each in questions.items()
+        Route(f"/api/{name}", _question(answering, *each), methods=["POST"]) for name, each in questions.items()
     ]
     routes += [
         Route("/", lambda _: FileResponse(PAGE / "index.html")),
-        Route("/api/about", _answering(lambda _: JSONResponse(explorer.about()))),
-        Route("/api/story/{key}", _answering(lambda r: JSONResponse(story(explorer.table, r.path_params["key"])))),
-        Route("/thumbnail/{key}", _answering(lambda r: _picture(explorer.thumbnails.get(r.path_params["key"])))),
-        Route("/picture/{key}", _answering(lambda r: _picture(explorer.thumbnails.large(r.path_params["key"])))),
-        Route("/keys{suffix}", _answering(lambda r: _keys(explorer, r))),
+        Route("/api/about", answering(lambda _: JSONResponse(explorer.about()))),
+        Route("/api/story/{key}", answering(lambda r: JSONResponse(story(explorer.table, r.path_params["key"])))),
+        Route("/thumbnail/{key}", answering(lambda r: _picture(explorer.thumbnails.get(r.path_params["key"])))),
+        Route("/picture/{key}", answering(lambda r: _picture(explorer.thumbnails.large(r.path_params["key"])))),
+        Route("/keys{suffix}", answering(lambda r: _keys(explorer, r))),
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
 
-    return Starlette(routes=routes)
+    return Starlette(routes=routes, exception_handlers={Exception: _failed})
 
 
-def _answering(answer: Callable[[Request], Response]) -> Callable[[Request], Any]:
+def _failed(_: Request, error: Exception) -> Response:
+    """What the page is told of an error that nobody foresaw; the terminal has its traceback, and the server goes on."""
+    said = f"pairmill itself failed ({type(error).__name__}: {error}); the terminal of `pairmill explore` says where"
+    return JSONResponse({"error": said}, 500)
+
+
+def _answering(table: Table, answer: Callable[[Request], Response]) -> Callable[[Request], Any]:
     """A route whose answer is computed beside the loop; what is wrong with a question comes back as a sentence."""
 
     async def answered(request: Request) -> Response:
         try:
             return await run_in_threadpool(answer, request)
-        except PairmillError as error:
+        except (PairmillError, duckdb.Error) as error:
+            if table.is_gone:
+                return JSONResponse({"error": _GONE.format(label=table.chosen.label)}, 410)
+            if not isinstance(error, PairmillError):
+                raise
             return JSONResponse({"error": str(error)}, 400)
 
     return answered
 
 
-def _question(kind: type[Wish], answer: Callable[[Wish], Any]) -> Callable[[Request], Any]:
+def _question(
+    answering: Callable[[Callable[[Request], Response]], Callable[[Request], Any]],
+    kind: type[Wish],
+    answer: Callable[[Wish], Any],
+) -> Callable[[Request], Any]:
     async def answered(request: Request) -> Response:
         body = b""
         async for piece in request.stream():
@@ -143,17 +165,24 @@ def _question(kind: type[Wish], answer: Callable[[Wish], Any]) -> Callable[[Requ
         try:
             wish = kind.model_validate_json(body)
         except ValidationError as error:
-            first = error.errors()[0]
-            return JSONResponse({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 400)
-        return await _answering(lambda _: JSONResponse(answer(wish)))(request)
+            return _misasked(error)
+        return await answering(lambda _: JSONResponse(answer(wish)))(request)
 
     return answered
+
+
+def _misasked(error: ValidationError) -> Response:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the question"
+    return JSONResponse({"error": f"{where}: {first['msg']}"}, 400)
 
 
 def _picture(jpeg: bytes | None) -> Response:
     if jpeg is None:  # many rows never had one, which is no error
         return Response(status_code=204)
-    return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400, immutable"})
+    return Response(
+        jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=300"}
+    )  # not longer: it may be purged
 
 
 def _keys(explorer: Explorer, request: Request) -> Response:
@@ -163,7 +192,7 @@ def _keys(explorer: Explorer, request: Request) -> Response:
     try:
         wish = Selection.model_validate_json(request.query_params.get("selection", "{}"))
     except ValidationError as error:
-        return JSONResponse({"error": str(error.errors()[0]["msg"])}, 400)
+        return _misasked(error)
     path = exporting.keys_file(explorer.table, explorer.selector.choose(wish).kept_N, suffix)
     kind = "application/vnd.apache.parquet" if suffix == ".parquet" else "text/plain; charset=us-ascii"
     return FileResponse(path, media_type=kind, filename=f"keys{suffix}", background=BackgroundTask(os.unlink, path))

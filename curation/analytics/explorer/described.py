@@ -6,6 +6,7 @@ from typing import Any
 from curation.analytics.explorer.facets import BARS, Category, Signal
 from curation.analytics.explorer.likeness import Vectors
 from curation.analytics.explorer.table import Table
+from schemas.columns import CAPTION, KEY
 
 
 def described(table: Table, vectors: Sequence[Vectors]) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def described(table: Table, vectors: Sequence[Vectors]) -> dict[str, Any]:
             {"name": name, "meaning": meanings.get(name, ""), "step": steps_of.get(name, "")} | _facet(facet)
             for name, facet in table.facets.items()
         ],
+        "left_out": [name for name in table.loaded if name not in {*table.facets, KEY.name, CAPTION.name}],
         "vectors": [
             {"column": v.column, "meaning": v.meaning, "step": v.step, "takes_text": v.takes_text} for v in vectors
         ],
@@ -52,7 +54,11 @@ def _thresholds(table: Table) -> list[dict[str, Any]]:
     found = []
     for entry, step in zip(table.chosen.manifest.funnel[1:], table.chosen.manifest.spec.get("steps", []), strict=False):
         top = step.get("parameters")
-        if entry.kind == "top" and isinstance(top, dict) and isinstance(table.facets.get(top.get("by", "")), Signal):
+        if entry.kind != "top" or not isinstance(top, dict):
+            continue
+        is_grouped = bool(top.get("per"))
+        group = table.facets.get(top["per"]) if is_grouped else None
+        if isinstance(table.facets.get(top.get("by", "")), Signal) and is_grouped == isinstance(group, Category):
             said = {"fraction": top.get("fraction"), "per": top.get("per"), "order": top.get("order", "desc")}
             found.append({"step": entry.step, "signal": top["by"]} | said)
     return found

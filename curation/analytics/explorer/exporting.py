@@ -1,5 +1,6 @@
 """The current selection to take away: its keys as a file, and as a step of a specification."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from schemas.columns import KEY
 from schemas.errors import InputError
 
 FILE = "keys.parquet"
+_KEYS = f"SELECT {LOADED}.key FROM {LOADED} JOIN chosen ON {LOADED}.rowid = chosen.row ORDER BY chosen.row"
 _BATCH_ROWS = 100_000
 _SCHEMA = pa.schema([KEY.field])
 
@@ -26,13 +28,15 @@ def keys_file(table: Table, kept_N: np.ndarray, suffix: str) -> Path:
     with tempfile.NamedTemporaryFile(prefix="pairmill-keys-", suffix=suffix, delete=False) as file:
         path = Path(file.name)
     chosen = pa.table({"row": np.flatnonzero(kept_N)})
-    with table.asked() as connection:
+    with contextlib.ExitStack() as unless_written, table.asked() as connection:
+        unless_written.callback(path.unlink)
         connection.register("chosen", chosen)
         try:
-            keys = connection.sql(f"SELECT key FROM {LOADED} JOIN chosen ON rowid = row ORDER BY row")
+            keys = connection.sql(_KEYS)
             _write(keys.to_arrow_reader(_BATCH_ROWS), path)
         finally:
             connection.unregister("chosen")
+        unless_written.pop_all()
     return path
 
 

@@ -49,7 +49,8 @@ class Signal:
         return kept_N
 
     def _bound(self, value: float) -> float | np.floating:
-        return self.values_N.dtype.type(value) if self.values_N.dtype.kind == "f" else value
+        with np.errstate(over="ignore"):  # beyond single precision lies infinity
+            return self.values_N.dtype.type(value) if self.values_N.dtype.kind == "f" else value
 
 
 @dataclass(frozen=True)

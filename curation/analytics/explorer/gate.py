@@ -7,10 +7,10 @@ elsewhere. Other programs of this machine can see the port, but not the token.
 
 import hmac
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -60,7 +60,7 @@ class Gate:
     def _refusal_or_entry(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         name, _, port = headers.get("host", "").partition(":")
-        if name not in _HOSTS or port != str(self._port) or len(headers.getlist("host")) != 1:
+        if name not in _HOSTS or (port or "80") != str(self._port) or len(headers.getlist("host")) != 1:
             return _refused("this page is asked for by its address, http://127.0.0.1")
         if scope["method"] not in _METHODS:
             return PlainTextResponse("no such method\n", 405)
@@ -73,20 +73,13 @@ class Gate:
             return entry
         if headers.get("sec-fetch-site", "none") not in _OWN:
             return _refused("another page asked for it")
-        if not self._is_token(_cookie(headers, self._cookie)):
+        cookies = cookie_parser(headers.get("cookie", ""))  # http.cookies trips on those of others
+        if not self._is_token(cookies.get(self._cookie, "")):
             return _refused("open the address that `pairmill explore` printed, with its token")
         return None
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self._token.encode())
-
-
-def _cookie(headers: Headers, name: str) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(name)
-    except CookieError:
-        return ""
-    return found.value if found else ""
 
 
 def _refused(why: str) -> Response:

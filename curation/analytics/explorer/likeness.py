@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from curation.analytics.explorer.table import LOADED, Table
 from curation.analytics.explorer.wishes import Likeness
+from curation.analytics.step_values import StepValues, values_of
 from curation.storage import layout, sidecars
 from curation.storage.store import FileRef
 from curation.storage.tables import read_table
@@ -37,15 +38,14 @@ class Vectors:
     meaning: str
     step: str
     own: str
-    operator: str
-    fingerprint: str
+    values: StepValues | None  # None in the source's own files
     parameters: Mapping[str, Any]
     reads: Mapping[str, str]  # own names of columns that it reads under others
 
     @property
     def takes_text(self) -> bool:
         """Whether a text can be compared with them: the model that made them reads both."""
-        return self.operator == _EMBEDS
+        return self.values is not None and self.values.operator == _EMBEDS
 
 
 class Likenesses:
@@ -108,9 +108,9 @@ class Likenesses:
 
     def _read(self, vectors: Vectors, member: Mapping[str, Any]) -> pa.ChunkedArray | None:
         store = self._table.store
-        if not vectors.operator:
+        if vectors.values is None:
             return read_table(store, FileRef(**member["file"]), [vectors.own])[vectors.own]
-        sidecar = sidecars.latest(store, member["part"]["name"], vectors.operator, vectors.fingerprint)
+        sidecar = vectors.values.sidecar(store, member)
         return None if sidecar is None else sidecars.read_values(store, sidecar, [vectors.own])[vectors.own]
 
     @functools.cached_property
@@ -186,14 +186,13 @@ def _columns(table: Table) -> Iterator[Vectors]:
         if not column.type.startswith("float16["):
             continue
         if column.step == "source":
-            yield Vectors(column.name, column.meaning, column.step, column.name, "", "", {}, {})
+            yield Vectors(column.name, column.meaning, column.step, column.name, None, {}, {})
         elif column.step in manifest.operators:
-            place = places[column.step]
-            step = manifest.spec["steps"][place - 1]
+            step = manifest.spec["steps"][places[column.step] - 1]
             own = column.name.removeprefix(f"{step.get('as_prefix') or step.get('as')}_")
             yield Vectors(
-                column.name, column.meaning, column.step, own, manifest.funnel[place].kind,
-                manifest.operators[column.step], step.get("parameters") or {}, step.get("reads") or {},
+                column.name, column.meaning, column.step, own, values_of(manifest, column.step),
+                step.get("parameters") or {}, step.get("reads") or {},
             )  # fmt: skip
 
 

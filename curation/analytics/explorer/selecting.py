@@ -9,7 +9,7 @@ import numpy as np
 from curation.analytics.explorer.counting import cross_counts, failed_by, note_failed
 from curation.analytics.explorer.facets import Category, Signal
 from curation.analytics.explorer.predicate import require_predicate
-from curation.analytics.explorer.table import LOADED, LOWER, Table
+from curation.analytics.explorer.table import LOADED, LOWERED, Table
 from curation.analytics.explorer.wishes import Selection
 from curation.sql_expression import quoted, used_columns
 from schemas import columns as c
@@ -67,8 +67,8 @@ class Selector:
 
     def _words(self, words: str) -> np.ndarray:
         """Which captions hold all words, whatever their case, bool_N."""
-        found = " AND ".join(f"contains({LOWER}, lower(${place + 1}))" for place in range(len(words.split())))
-        return self._where(LOADED, found, words.split())
+        found = " AND ".join(f"contains(caption, lower(${place + 1}))" for place in range(len(words.split())))
+        return self._where(LOWERED, found, words.split())
 
     def _sql(self, text: str) -> np.ndarray:
         """For which rows a predicate is true, bool_N; bound as `keep` binds it, but it may ask about fates, too."""
@@ -79,7 +79,7 @@ class Selector:
     def _where(self, view: str, condition: str, values: list[str]) -> np.ndarray:
         kept_N = np.zeros(self._table.rows, np.bool_)
         with self._table.asked() as connection:
-            if view == LOADED:
+            if view != "samples":
                 found = connection.execute(f"SELECT rowid AS row FROM {view} WHERE {condition}", values).fetchnumpy()
                 kept_N[found["row"]] = True
             else:  # rows of files have no number of their own, but DuckDB hands them out in their order

@@ -14,6 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from curation.analytics.explain import SOURCE
 from curation.analytics.explorer.facets import Category, Signal, category, signal
 from curation.analytics.limits import Limits, within
 from curation.analytics.query import connect
@@ -23,12 +24,14 @@ from curation.versions import Chosen
 from schemas import columns as c
 from schemas.errors import InputError
 
-LOADED, LOWER = "loaded", "caption_in_lower_case"
+LOADED, LOWERED = "loaded", "lowered"  # tables of DuckDB; a row has one number in both
+_ROW_NUMBER = "rowid"  # as DuckDB calls it; a column of that name would hide it
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE")
 _MOST_LABELS, _FEW = 1000, 20
 _FATE = (c.FATE.name, c.FATE_STEP.name)
 _ALWAYS = (c.KEY.name, c.CAPTION.name, *_FATE)
 _OF_ONE_ROW = {c.KEY.name, c.CAPTION.name, c.URL.name, c.DUPLICATE_OF.name}
+_PATIENCE_S = 0.1
 _MOST_FACETS = 30  # a bit each, and one for other filters
 
 
@@ -52,6 +55,11 @@ class Table:
     def steps(self) -> list[str]:
         """The names of the funnel's steps; the first is the source."""
         return [entry.step for entry in self.chosen.manifest.funnel]
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether files of the version are no longer there."""
+        return not all((self.chosen.folder / sample.parquet).exists() for sample in self.chosen.manifest.samples)
 
     def signal(self, name: str) -> Signal:
         """The signal of that name. Raises InputError."""
@@ -78,9 +86,12 @@ class Table:
     def records(self, positions: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """The loaded columns of rows, in the order asked for."""
         wanted = [int(position) for position in positions]
-        shown = ", ".join(quoted(name) for name in self.loaded)
+        shown = ", ".join(f"{LOADED}.{quoted(name)}" for name in self.loaded)
         # A join, because DuckDB holds a list in IN against every row.
-        text = f"SELECT rowid, {shown} FROM {LOADED} JOIN (SELECT unnest($1::BIGINT[]) AS row) ON rowid = row"
+        text = (
+            f"SELECT {LOADED}.rowid, {shown} FROM {LOADED} "
+            f"JOIN (SELECT unnest($1::BIGINT[]) AS row) AS asked ON {LOADED}.rowid = asked.row"
+        )
         with self.asked() as connection:
             found = connection.execute(text, [wanted]).fetchall()
         by_position = {position: dict(zip(self.loaded, row, strict=True)) for position, *row in found}
@@ -90,14 +101,18 @@ class Table:
         """The row number of each key that the version has."""
         with self.asked() as connection:
             found = connection.execute(
-                f"SELECT key, rowid FROM {LOADED} JOIN (SELECT unnest($1::VARCHAR[]) AS wanted) ON key = wanted",
+                f"SELECT {LOADED}.key, {LOADED}.rowid FROM {LOADED} "
+                f"JOIN (SELECT unnest($1::VARCHAR[]) AS key) AS asked ON {LOADED}.key = asked.key",
                 [list(keys)],
             )
             return dict(found.fetchall())
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; a question that is still being answered is given up: its thread must not outlive it."""
+        while not self._asking.acquire(timeout=_PATIENCE_S):
+            self._connection.interrupt()
         self._connection.close()
+        self._asking.release()
         del self._connection  # what is remembered of answers may outlive it
 
 
@@ -122,19 +137,19 @@ def load(store: Store, chosen: Chosen, limits: Limits) -> Table:
 
 def _loaded(store: Store, chosen: Chosen, limits: Limits, connection: duckdb.DuckDBPyConnection) -> Table:
     described = connection.sql("DESCRIBE samples").fetchall()
-    kinds = {name: str(kind) for name, kind, *_ in described}
+    kinds = {name: str(kind) for name, kind, *_ in described if name.lower() != _ROW_NUMBER}
     types = {f.name: f.type for f in connection.sql("FROM samples LIMIT 0").to_arrow_table().schema}
     numbers = [name for name, kind in kinds.items() if kind in _NUMBERS or kind.startswith("DECIMAL")]
     texts = [name for name, kind in kinds.items() if kind in ("VARCHAR", "BOOLEAN") and name not in _OF_ONE_ROW]
     few = _of_few_values(connection, texts)
     names = [name for name in kinds if name in {*_ALWAYS, *few, *numbers}]
     shown = ", ".join(map(quoted, names))
-    connection.execute(f"CREATE TABLE {LOADED} AS SELECT {shown}, lower({c.CAPTION.name}) AS {LOWER} FROM samples")
+    connection.execute(f"CREATE TABLE {LOADED} AS SELECT {shown} FROM samples")
+    connection.execute(f"CREATE TABLE {LOWERED} AS SELECT lower({c.CAPTION.name}) AS caption FROM {LOADED}")
     ((rows,),) = connection.execute(f"SELECT count(*) FROM {LOADED}").fetchall()
     facets: dict[str, Signal | Category] = {}
     code_FN = np.empty((min(len(few) + len(numbers), _MOST_FACETS), rows), np.uint16)
-    fates, others = [n for n in few if n in _FATE], [n for n in few if n not in _FATE]
-    for name in [*fates, *numbers, *others][:_MOST_FACETS]:
+    for name in _by_interest([*numbers, *few], chosen)[:_MOST_FACETS]:
         code_N = code_FN[len(facets)]
         found = (
             category(name, few[name], _groups(connection, name, few[name]), code_N)
@@ -145,6 +160,14 @@ def _loaded(store: Store, chosen: Chosen, limits: Limits, connection: duckdb.Duc
             facets[name] = found
     step_N = _steps(connection, [entry.step for entry in chosen.manifest.funnel])
     return Table(store, chosen, limits, rows, types, tuple(names), facets, code_FN[: len(facets)], step_N, connection)
+
+
+def _by_interest(names: Sequence[str], chosen: Chosen) -> list[str]:
+    """Fates first, what `top` ranks by, then what steps have added: sources bring more columns than there is room."""
+    added = {column.name for column in chosen.manifest.columns if column.step != SOURCE}
+    given = [step.get("parameters") for step in chosen.manifest.spec.get("steps", [])]
+    ranked = {str(one.get(name)) for one in given if isinstance(one, dict) for name in ("by", "per")}
+    return sorted(names, key=lambda name: (name not in _FATE, name not in ranked, name not in added))
 
 
 def _as_number(name: str, kind: str) -> str:
@@ -159,8 +182,11 @@ def _of_few_values(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) 
     found = {}
     for name, size in zip(names, sizes, strict=True):
         if size <= 1.2 * most:
-            text = f"SELECT CAST({quoted(name)} AS VARCHAR) AS label FROM samples WHERE label IS NOT NULL"
-            labels = connection.execute(f"{text} GROUP BY label ORDER BY count(*) DESC, label").fetchall()
+            values = (
+                f"(SELECT CAST({quoted(name)} AS VARCHAR) AS label FROM samples)"  # apart: a column may be called so
+            )
+            text = f"SELECT label FROM {values} WHERE label IS NOT NULL GROUP BY label ORDER BY count(*) DESC, label"
+            labels = connection.execute(text).fetchall()
             if 2 <= len(labels) <= most:
                 found[name] = [label for (label,) in labels]
     return found
@@ -174,9 +200,9 @@ def _groups(connection: duckdb.DuckDBPyConnection, name: str, labels: Sequence[s
 
 
 def _steps(connection: duckdb.DuckDBPyConnection, steps: Sequence[str]) -> np.ndarray:
-    """The place of the step where each row ended, uint8_N; a step that the funnel does not have is the source."""
+    """The place of the step where each row ended, uint16_N; a step that the funnel does not have is the source."""
     found = _column(connection, f"if({c.FATE.name} = 'curated', {len(steps)}, list_position($1, fate_step) - 1)", steps)
-    return np.ma.filled(found, 0).astype(np.uint8)
+    return np.ma.filled(found, 0).astype(np.uint16)
 
 
 def _column(connection: duckdb.DuckDBPyConnection, expression: str, *values: Any) -> Any:

@@ -57,7 +57,7 @@ def _funnel(plot: Plot) -> Any:
 def _histogram(plot: Plot) -> Any:
     import altair as alt
 
-    scale = alt.Scale(type="log" if plot.settings["is_log"] else "linear", zero=False, nice=False)
+    scale = alt.Scale(type="log", nice=False) if plot.settings["is_log"] else alt.Scale(zero=False, nice=False)
     title = plot.settings["meaning"] + (" (logarithmic)" if plot.settings["is_log"] else "")
     bars = (
         _data(alt, [{**row, "layer": _FATES.index(row["fate"])} for row in plot.rows])

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from curation.analytics.explain import SOURCE
 from curation.analytics.report.contents import Column, Plot, Section, Table
 from curation.analytics.report.filters import Filters
 from curation.analytics.report.questions import Questions
@@ -49,8 +50,9 @@ class _Bins:
 
 
 def signals_of(asked: Questions, filters: Filters) -> list[Signal]:
-    """All signals: those with thresholds first, then in the order in which steps added them."""
-    meanings = {column.name: column.meaning for column in asked.manifest.columns}
+    """All signals: those with thresholds first, then in the order in which steps added them, the source's last."""
+    columns = sorted(asked.manifest.columns, key=lambda column: column.step == SOURCE)
+    meanings = {column.name: column.meaning for column in columns}
     thresholds: dict[str, list[Threshold]] = {}
     for threshold in filters.thresholds:
         thresholds.setdefault(threshold.name, []).append(threshold)

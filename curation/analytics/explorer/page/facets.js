@@ -18,6 +18,8 @@ export function drawFacets() {
   }
   const more = element('details', {class: 'more'}, element('summary', {}, `${minor.children.length} more columns`), minor);
   byId('facets').replaceChildren(major, ...(minor.children.length ? [more] : []));
+  const {left_out: leftOut} = state.about;
+  if (leftOut.length) byId('facets').append(element('p', {class: 'hint'}, `Not drawn, but open to SQL: ${leftOut.join(', ')}`));
   if (!drawn.size) byId('facets').append(element('p', {class: 'hint'}, 'This version has no rows to show.'));
   on('lines', () => drawn.forEach(made => made.drawLines?.()));
 }

@@ -26,7 +26,8 @@ export function showRows(rows) {
   keys = rows.map(row => row.key);
   byId('grid').removeAttribute('aria-busy');
   const hadFocus = byId('grid').contains(document.activeElement);
-  byId('grid').replaceChildren(...rows.map(card));
+  const shown = [...new Set([...state.shown, ...(state.by ? [state.by] : [])])];
+  byId('grid').replaceChildren(...rows.map((row, place) => card(row, place, shown)));
   const first = byId('grid').firstElementChild;
   first?.setAttribute('tabindex', 0);
   if (hadFocus) first?.focus();
@@ -41,9 +42,8 @@ const emptiness = () => state.about.rows
   ? 'No pair passes all of these filters. Take one away above, or clear all.'
   : 'This version has no rows: its source was empty.';
 
-export function card(row, place) {
+export function card(row, place, shown) {
   const fate = row.fate === 'curated' ? null : element('span', {class: `fate ${row.fate}`}, row.fate_step || row.fate);
-  const shown = [...new Set([...state.shown, ...(state.by ? [state.by] : [])])];
   const lines = shown.map(name => element('span', {class: 'signal'}, element('i', {}, name), ` ${short(row[name])}`));
   if (row.likeness !== undefined)
     lines.unshift(element('span', {class: 'signal'}, element('i', {}, 'likeness'), ` ${short(row.likeness)}`));

@@ -12,6 +12,7 @@ export function histogramOf(facet) {
   const wide = used * BAR;
   const end = facet.start + used * facet.width;
   const behind = svg('path', {class: 'behind'});
+  behind.setAttribute('d', bars(state.about.bars[facet.name], used));
   const before = svg('path', {class: 'before'});
   const brush = svg('rect', {class: 'brush', y: 0, height: HEIGHT, width: 0, x: 0});
   const lines = svg('g', {class: 'lines'});
@@ -54,11 +55,11 @@ export function histogramOf(facet) {
     first = null;
   });
 
+  picture.addEventListener('pointercancel', () => { first = null; });
+
   const x = value => Math.min(wide, Math.max(0, (value - facet.start) / facet.width * BAR));
 
   function show(counts) {
-    facet.all ??= counts; // the first answer is of all rows
-    behind.setAttribute('d', bars(facet.all, used));
     before.setAttribute('d', bars(counts, used));
     const [from, to] = state.selection.ranges[facet.name] ?? [null, null];
     low.set(from);

@@ -14,7 +14,10 @@ import {on, signals, state, tell} from '/page/state.js';
 import {startThresholds} from '/page/thresholds.js';
 import {startTheme} from '/page/theme.js';
 
-const select = newest('select', answer => {
+let answered = state.selection;
+
+const select = newest('select', (answer, wish) => {
+  answered = wish;
   state.rows = answer.rows;
   showSearchError('');
   byId('count').replaceChildren(
@@ -22,7 +25,11 @@ const select = newest('select', answer => {
     element('span', {class: 'faint'}, ` · ${share(answer.rows, state.about.rows)}`));
   showCounts(answer.bars);
   tell('page');
-}, error => showSearchError(error.message));
+}, error => { // what cannot be answered is not what is chosen: grid, counts and exports stay those of before
+  state.selection = answered;
+  tell('returned');
+  showSearchError(error.message);
+});
 
 const page = newest('rows', answer => showRows(answer.rows), error => {
   showSearchError(error.message);
@@ -52,6 +59,7 @@ async function start() {
   startKeys();
   on('selection', () => select(state.selection));
   on('selection', drawChips);
+  on('returned', drawChips);
   on('order', drawChips);
   on('page', askPage);
   tell('selection');

@@ -23,6 +23,7 @@ export function startThresholds() {
   answerPlace = element('div', {id: 'effect', 'aria-live': 'polite'});
   form.append(made.element, answerPlace);
   on('selection', changed);
+  on('returned', changed);
   byId('threshold-panel').addEventListener('toggle', changed);
 }
 
@@ -67,10 +68,7 @@ function strips({kept, dropped}) {
 }
 
 function small(row) {
-  const before = state.shown;
-  state.shown = [made.wish().signal];
-  const found = card(row);
-  state.shown = before;
+  const found = card(row, null, [made.wish().signal]);
   found.setAttribute('tabindex', 0);
   return found;
 }
