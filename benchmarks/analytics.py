@@ -2,7 +2,7 @@
 
     python benchmarks/analytics.py [--rows N] [--folder DIR]
 
-The metadata are synthetic, in files as a version has them: a million rows each, sorted by key, in row groups of 10,000,
+The metadata are synthetic, in files as a version has them: a million rows each, sorted by key, in row groups of 40,000,
 with the pinned writer. Ten million rows are written (about 1 GB), and their files linked as often as it takes; DuckDB
 reads every link as a file of its own. Questions go through `connect`, as those of `pairmill sql`, on two threads.
 Prints seconds (the first time and the best of five), CPU seconds, and the bytes that a question reads, beside those of
@@ -26,9 +26,10 @@ import pyarrow.parquet as pq
 
 from curation.analytics.limits import Limits
 from curation.analytics.query import connect
+from curation.samples import SAMPLES_GROUP_ROWS
 from curation.storage import layout
 from curation.storage.store import Store, file_sha256
-from curation.storage.tables import ROW_GROUP_ROWS, parquet_writer
+from curation.storage.tables import parquet_writer
 from schemas.manifest import Manifest
 
 VERSION = "0" * 16
@@ -82,7 +83,7 @@ def write_samples(path: Path, number: int, rows: int) -> None:
     }
     made = pa.table(table)
     with parquet_writer(path, made.schema) as writer:
-        writer.write_table(made, row_group_size=ROW_GROUP_ROWS)
+        writer.write_table(made, row_group_size=SAMPLES_GROUP_ROWS)
 
 
 def write_store(folder: Path, rows: int) -> Store:

@@ -24,10 +24,11 @@ from curation.stage import OperatorStep, Plan, SelectionStep, Where
 from curation.storage.out_of_core import in_order
 from curation.storage.sidecars import ERROR, STATUS
 from curation.storage.store import FileRef, Store
-from curation.storage.tables import ROW_GROUP_ROWS, parquet_writer, read_table
+from curation.storage.tables import parquet_writer, read_table
 from schemas import columns as c
 
-_GROUPS_PER_FILE = 100
+SAMPLES_GROUP_ROWS = 40_000  # of smaller groups DuckDB spends more on their number than on their values
+_GROUPS_PER_FILE = 25
 NO_URL = "the row has no URL"
 _FATE_COLUMNS = (c.FATE, c.FATE_STEP, c.FATE_REASON, c.DUPLICATE_OF)
 
@@ -45,7 +46,7 @@ def write_samples(store: Store, plan: Plan, snapshot: Snapshot, fates: Fates) ->
     schema = pa.schema([*fields, *(column.field for column in _FATE_COLUMNS)])
     files = []
     batches = _batches(store, plan, snapshot, fates, columns, schema)
-    tables = enumerate(in_order(store, schema, batches, c.KEY.name, itertools.repeat(ROW_GROUP_ROWS)))
+    tables = enumerate(in_order(store, schema, batches, c.KEY.name, itertools.repeat(SAMPLES_GROUP_ROWS)))
     for _, group in itertools.groupby(tables, key=lambda pair: pair[0] // _GROUPS_PER_FILE):
         files.append(_write_file(store, schema, (table for _, table in group)))
     return files or [_write_file(store, schema, iter([schema.empty_table()]))]
@@ -55,7 +56,7 @@ def _write_file(store: Store, schema: pa.Schema, tables: Iterator[pa.Table]) -> 
     rows = 0
     with store.new_file(".parquet") as file, parquet_writer(file.path, schema) as writer:
         for table in tables:
-            writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+            writer.write_table(table, row_group_size=SAMPLES_GROUP_ROWS)
             rows += table.num_rows
     return file.ref, rows
 

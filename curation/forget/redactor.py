@@ -26,7 +26,7 @@ from curation.ingest import REASON as WHY_REJECTED
 from curation.part_rows import values_digest
 from curation.storage.sidecars import COMPUTED
 from curation.storage.store import FileRef, Store
-from curation.storage.tables import ROW_GROUP_ROWS, parquet_writer, read_table
+from curation.storage.tables import parquet_writer, read_table
 from schemas.columns import FATE, FATE_REASON, FATE_STEP, KEY, URL
 from schemas.shard import PoolTarWriter, ShardWriter, read_shard
 
@@ -206,7 +206,7 @@ class Redactor:
             for number in range(old.num_row_groups):
                 table = old.read_row_group(number, use_threads=False)
                 changed = change(table, slice(start, start + table.num_rows))
-                writer.write_table(changed.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
+                writer.write_table(changed.combine_chunks(), row_group_size=max(1, table.num_rows))
                 start += table.num_rows
         self._note(ref, file.ref, part)
 
