@@ -25,7 +25,7 @@ demo: install
 	$(BIN)/pairmill demo
 
 test: install check
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check
