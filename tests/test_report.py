@@ -5,13 +5,14 @@ import hashlib
 import html.parser
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import browser as headless
 from conftest import SmallWeb, run_job, textured_jpeg, write_table
+from selenium.webdriver.support.wait import WebDriverWait
 from small_store import STEPS, add_version, new_store, usual_pairs
 
 import curation.analytics.report as package
@@ -265,18 +266,10 @@ def test_captions_stay_text_in_every_format(page, data, store, tmp_path):
     )
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium, Debian's package")
 def test_a_browser_draws_every_plot_asks_nobody_and_runs_no_caption(page):
-    from selenium import webdriver
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(shutil.which("chromium"))
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    with webdriver.Chrome(options=options, service=service) as browser:
+    with headless() as browser:
+        browser.get("about:blank")
+        browser.get_log("performance")  # of the browser's own first page
         browser.get(page.as_uri())
         WebDriverWait(browser, 60).until(lambda b: b.execute_script("return document.documentElement.dataset.drawn"))
         colours = {}

@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from schemas.errors import InputError, RunError
 from training.ema import Ema
+from training.identity import differing
 from training.ranks import ALONE, Ranks
 
 FOLDER = "checkpoints"
@@ -168,11 +169,11 @@ def _flush(folder: Path) -> None:
 
 
 def _refuse_another(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differing = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
-    if differing:
-        shown = "; ".join(f"{name}: {_short(then.get(name))} then, {_short(now.get(name))} now" for name in differing)
+    names = differing(then, now)
+    if names:
+        shown = "; ".join(f"{name}: {_short(then.get(name))} then, {_short(now.get(name))} now" for name in names)
         raise InputError(
-            f"{path}: was made with another {', '.join(differing)} ({shown}); "
+            f"{path}: was made with another {', '.join(names)} ({shown}); "
             f"name another `output`, or remove {path.parent} to begin anew"
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from schemas.errors import InputError
 from schemas.training import TrainingSpec
+from training.identity import differing
 
 _MAY_DIFFER = {
     "name", "seed", "data", "output", "workers", "cache_gb", "threads", "save_every", "keep_checkpoints", "log",
@@ -32,11 +33,11 @@ def terms_of(spec: TrainingSpec, device: str) -> dict[str, Any]:
 
 def require_equal_terms(where: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise InputError where a stored training was made on other terms than those it is to be compared on."""
-    differing = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
-    if differing:
-        shown = "; ".join(f"{name}: {_short(then.get(name))} then, {_short(now.get(name))} now" for name in differing)
+    names = differing(then, now)
+    if names:
+        shown = "; ".join(f"{name}: {_short(then.get(name))} then, {_short(now.get(name))} now" for name in names)
         raise InputError(
-            f"compare: {where} was trained with another {', '.join(differing)} ({shown}), and what is trained "
+            f"compare: {where} was trained with another {', '.join(names)} ({shown}), and what is trained "
             f"unequally is not compared; name another --output, or remove {where} to train it again"
         )
 

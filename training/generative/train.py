@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import InputError
 from schemas.generative import GenerativeSpec, Images
+from training.identity import differing
 from training.run_folder import EVALUATIONS, MODEL, RESULTS, TrainResult, begun, put_json, put_record
 
 if TYPE_CHECKING:
@@ -165,11 +166,10 @@ def _finished(course: "StageCourse", identity: Mapping[str, Any]) -> dict[str, A
     if not path.is_file():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(dict(identity)))
-    differing = sorted(name for name in {*record["identity"], *now} if record["identity"].get(name) != now.get(name))
-    if differing:
+    names = differing(record["identity"], json.loads(json.dumps(dict(identity))))
+    if names:
         raise InputError(
-            f"{course.folder}: was finished with another {', '.join(differing)}; "
+            f"{course.folder}: was finished with another {', '.join(names)}; "
             f"name another `output`, or remove {course.folder} to train it anew"
         )
     found: dict[str, Any] = record["metrics"]
