@@ -2,12 +2,14 @@
 
     python forked_ranks.py CASES.json
 
-A case has a name, a number of ranks, what to do, and a folder for what came out.
+A case has a name, a number of ranks, what to do, and a folder for what came out. Tests must not fork themselves: what
+other tests left in their process (torch's threads, above all) ends a forked child, or lets it go on as a second worker.
 """
 
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -23,6 +25,7 @@ import training.evaluate.zeroshot
 import training.meters  # noqa: F401
 from schemas.any_training import training_of
 from schemas.training import TrainingSpec
+from training.generative.blip2_stage1 import contrasted
 from training.learner import Contrastive
 from training.losses import info_nce, pairwise_sigmoid
 from training.model import build_model
@@ -30,6 +33,15 @@ from training.ranks import MEETING_FILE, Ranks, joined
 from training.train import train as train_by
 
 PAIRS, WIDTH = 12, 8
+
+
+def run_cases(folder: Path, cases: list[dict[str, Any]]) -> None:
+    """Run the cases in a process that has computed nothing."""
+    (folder / "cases.json").write_text(json.dumps(cases))
+    command = [sys.executable, "-W", "ignore", __file__, folder / "cases.json"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-6000:]
 
 
 def main() -> None:
@@ -50,7 +62,7 @@ def _forked(case: dict[str, Any], rank: int, folder: str) -> int:
         os.environ[MEETING_FILE] = f"{folder}/meeting"
         code = 1
         try:
-            {"losses": losses, "gradients": gradients, "train": train}[case["do"]](case, rank)
+            {"losses": losses, "contrast": contrast, "gradients": gradients, "train": train}[case["do"]](case, rank)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -88,6 +100,28 @@ def loss_and_gradients(name: str, chunk: int | None, ranks: Ranks) -> list[torch
     else:
         given.append(torch.tensor(-4.0, requires_grad=True))
         loss = pairwise_sigmoid(*given, chunk, ranks)
+    return [loss.detach(), *torch.autograd.grad(loss, given)]
+
+
+def contrast(case: dict[str, Any], rank: int) -> None:
+    """BLIP-2's contrast of this rank's rows with its gradients, to one file per rank."""
+    with joined("cpu") as ranks:
+        size = len(queries_and_texts()[0]) // ranks.count
+        found = contrast_and_gradients(slice(rank * size, (rank + 1) * size), ranks)
+    torch.save(found, Path(case["out"]) / f"rank-{rank}.pt")
+
+
+def queries_and_texts() -> list[torch.Tensor]:
+    """query_BQE and text_BE of unit length, the same for whoever asks."""
+    draw = torch.Generator().manual_seed(1)
+    made = [torch.randn(4, *shape, generator=draw) for shape in ((3, 5), (5,))]
+    return [torch.nn.functional.normalize(one, dim=-1) for one in made]
+
+
+def contrast_and_gradients(rows: slice, ranks: Ranks) -> list[torch.Tensor]:
+    """[contrast, by query_bQE, by text_bE] of these rows."""
+    given = [one[rows].clone().requires_grad_() for one in queries_and_texts()]
+    loss, _ = contrasted(given[0], given[1], 0.1, ranks)
     return [loss.detach(), *torch.autograd.grad(loss, given)]
 
 

@@ -2,14 +2,13 @@
 
 import json
 import math
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from forked_ranks import contrast_and_gradients, run_cases
 from small_training import pairs, write_set
 from tiny_vlm import PARTS, VISION, picture, spec_of
 
@@ -21,7 +20,7 @@ from training.generative.blip2_stage1_model import SPEAKS, second_stage, start
 from training.generative.build import Built, build, open_model
 from training.generative.conversations import Unfit, captioned
 from training.generative.train import train_generative
-from training.ranks import ALONE, MEETING_FILE, Ranks, joined
+from training.ranks import ALONE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FIRST = {"train": ["connector"], "objective": "blip2_stage1", "steps": 4, "batch_size": 8, "lr": 1e-3, "max_tokens": 32}
@@ -96,32 +95,8 @@ def test_the_contrast_is_that_of_the_most_alike_query_written_out() -> None:
     assert loss.item() == pytest.approx(sum(terms) / len(terms), abs=1e-5)
 
 
-def vectors() -> list[torch.Tensor]:
-    """query_BQE and text_BE of unit length, the same for whoever asks."""
-    draw = torch.Generator().manual_seed(1)
-    made = [torch.randn(4, *shape, generator=draw) for shape in ((3, 5), (5,))]
-    return [torch.nn.functional.normalize(one, dim=-1) for one in made]
-
-
-def contrast_and_gradients(rows: slice, ranks: Ranks) -> list[torch.Tensor]:
-    given = [one[rows].clone().requires_grad_() for one in vectors()]
-    loss, _ = contrasted(given[0], given[1], 0.1, ranks)
-    return [loss.detach(), *torch.autograd.grad(loss, given)]
-
-
-def test_two_ranks_contrast_all_their_pairs_as_one_does(tmp_path: Path) -> None:
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-            os.environ[MEETING_FILE] = f"{tmp_path}/meeting"
-            with joined("cpu") as ranks:
-                torch.save(contrast_and_gradients(slice(2 * rank, 2 * rank + 2), ranks), tmp_path / f"{rank}.pt")
-            os._exit(0)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+def test_two_ranks_contrast_all_their_pairs_as_one_does(ran: Path) -> None:
+    found = [torch.load(ran / f"rank-{rank}.pt") for rank in range(2)]
     whole = contrast_and_gradients(slice(4), ALONE)
     torch.testing.assert_close((found[0][0] + found[1][0]) / 2, whole[0])
     for place in (1, 2):  # DDP takes the mean of the ranks' gradients
@@ -243,6 +218,16 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def ran(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two ranks contrast, and a training that was killed after three steps."""
+    root = tmp_path_factory.mktemp("ranks")
+    spec = asked(data, root / "killed").model_dump(mode="json")
+    contrast = {"do": "contrast", "ranks": 2, "out": str(root)}
+    run_cases(root, [contrast, {"do": "train", "ranks": 1, "spec": spec, "kill_at": 3}])
+    return root
+
+
 def test_the_second_stage_begins_with_the_weights_of_the_first_bit_by_bit(data: Path, trained: Path) -> None:
     from safetensors.torch import load_file
 
@@ -290,22 +275,12 @@ def test_what_both_stages_made_answers_and_the_first_alone_says_that_it_cannot(t
         open_model(trained / "stage-1" / "model")
 
 
-def test_killed_in_the_first_stage_it_ends_with_the_same_weights(data: Path, trained: Path, tmp_path: Path) -> None:
-    child = os.fork()
-    if child == 0:
-
-        def kill(done: int, *_: object) -> None:
-            if done == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        train_generative(asked(data, tmp_path), progress=kill)
-        os._exit(3)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+def test_killed_in_the_first_stage_it_ends_with_the_same_weights(data: Path, trained: Path, ran: Path) -> None:
     steps: list[int] = []
-    train_generative(asked(data, tmp_path), progress=lambda done, *_: steps.append(done))
+    train_generative(asked(data, ran / "killed"), progress=lambda done, *_: steps.append(done))
     assert steps == [3, 4, 1, 2, 3]
     for stage in ("stage-1", "stage-2"):
-        ours, whole = (root / stage / "model" / "model.safetensors" for root in (tmp_path, trained))
+        ours, whole = (root / stage / "model" / "model.safetensors" for root in (ran / "killed", trained))
         assert ours.read_bytes() == whole.read_bytes()
 
 

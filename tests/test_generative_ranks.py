@@ -1,14 +1,12 @@
 """Several ranks train a vision-language model as one does: what each batch holds, and whatever is shared out."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked_ranks import run_cases
 from safetensors.torch import load_file
 from small_training import losses_in
 from tiny_vlm import picture, spec_of
@@ -60,12 +58,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train(name, 2, changes)
     train("killed", 2, WAYS["fsdp"], kill_at=6)  # after three steps of the second stage
     train("killed", 2, WAYS["fsdp"])
-    (root / "cases.json").write_text(json.dumps(cases))
-    script = Path(__file__).with_name("forked_ranks.py")
-    command = [sys.executable, "-W", "ignore", script, root / "cases.json"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-6000:]
+    run_cases(root, cases)
     return root
 
 

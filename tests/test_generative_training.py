@@ -1,12 +1,11 @@
 """Stages: what learns and what does not, killed and gone on with, on one rank or two, and what is refused."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked_ranks import run_cases
 from safetensors.torch import load_file
 from small_training import pairs, write_set
 from tiny_vlm import spec_of
@@ -78,31 +77,29 @@ def test_what_was_trained_loads_in_plain_transformers_and_answers(trained: Path)
     assert len(said) == 2
 
 
-@pytest.mark.parametrize("step", [(1, 3), (2, 3)], ids=["in stage 1", "in stage 2"])
+@pytest.fixture(scope="module")
+def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Trainings that were killed after the third step of a stage."""
+    root = tmp_path_factory.mktemp("killed")
+    folders = {1: root / "1", 2: root / "2"}
+    cases = []
+    for stage, steps in ((1, 3), (2, 4 + 3)):
+        spec = asked(data, folders[stage]).model_dump(mode="json")
+        cases.append({"do": "train", "ranks": 1, "spec": spec, "kill_at": steps})
+    run_cases(root, cases)
+    return folders
+
+
+@pytest.mark.parametrize("stage", [1, 2])
 def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(
-    data: Path, trained: Path, tmp_path: Path, step: tuple[int, int]
+    data: Path, trained: Path, killed: dict[int, Path], stage: int
 ) -> None:
-    stage, at = step
-    child = os.fork()
-    if child == 0:
-        seen = [1]
-
-        def kill(done: int, *_: object) -> None:
-            if (seen[0], done) == (stage, at):
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def count(line: str) -> None:
-            seen[0] = 2 if "stage 2" in line else 1
-
-        train_generative(asked(data, tmp_path), progress=kill, tell=count)
-        os._exit(3)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     steps: list[int] = []
     told: list[str] = []
-    train_generative(asked(data, tmp_path), progress=lambda done, *_: steps.append(done), tell=told.append)
+    train_generative(asked(data, killed[stage]), progress=lambda done, *_: steps.append(done), tell=told.append)
     assert steps == ([3, 4, 1, 2, 3, 4, 5] if stage == 1 else [3, 4, 5])
     assert ("small, stage 1 of 2: is finished" in told) == (stage == 2)
-    whole, again = weights(trained), weights(tmp_path)
+    whole, again = weights(trained), weights(killed[stage])
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 

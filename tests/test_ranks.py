@@ -1,16 +1,13 @@
 """Several ranks train as one: the same losses, gradients and weights, whatever is shared out and however it ends."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from forked_ranks import PAIRS, loss_and_gradients
+from forked_ranks import PAIRS, loss_and_gradients, run_cases
 from safetensors.torch import load_file
 from small_training import VIT, batch_of, learner_of, losses_in, pairs, spec_of, write_set
 
@@ -53,12 +50,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train("stopped", 1, {})
     for case in cases:
         Path(case["out"]).mkdir(exist_ok=True)
-    (root / "cases.json").write_text(json.dumps(cases))
-    script = Path(__file__).with_name("forked_ranks.py")
-    command = [sys.executable, "-W", "ignore", script, root / "cases.json"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-6000:]
+    run_cases(root, cases)
     return root
 
 

@@ -44,6 +44,13 @@ def test_the_lock_holds_digests_and_no_address_of_a_registry() -> None:
     assert "://" not in lock
 
 
+def test_no_test_forks_the_process_that_runs_it() -> None:
+    """What earlier tests left there, threads of torch above all, kills the child, or makes it a second test runner."""
+    tests = (ROOT / "tests").glob("test_*.py")
+    forks = re.compile(r"\bos\.fork" + r"\(|get_context\(\"fork")
+    assert [path.name for path in tests if forks.search(path.read_text())] == []
+
+
 def test_pipelines_hold_no_python() -> None:
     assert list((ROOT / "pipelines").rglob("*.py")) == []
 
