@@ -1,6 +1,7 @@
 """The executor on Ray, with one local Ray for all tests here: the same bytes, crashes survived, drivers killed."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from conftest import SmallWeb, run_job, textured_jpeg, write_table
 from operator_cases import tiny_clip
@@ -292,13 +294,22 @@ def test_where_ray_itself_ends_under_a_run_the_run_says_so(home: None, tmp_path:
         spec = spec_of(tmp_path, ["good", "sleep"], [own_operator(tmp_path, actor=actor)], 1)
         driver.tell(spec=spec)
         wait_for(tmp_path / "touchy.seen")
+        installed = session_of(local) / "runtime_resources" / "uv" / "gigabytes"
+        installed.mkdir(parents=True)
         local.stop()
         said = driver.answer()["error"]
     finally:
         local.stop()
         driver.close()
+    assert not installed.exists()
     assert said.startswith("Ray ended under the run (")
     assert "run the same again" in said
+
+
+def session_of(local: ray_cluster.LocalRay) -> Path:
+    """The folder of a Ray's session, as its daemons are told it."""
+    commands = [" ".join(child.cmdline()) for child in psutil.Process(local.pid).children(recursive=True)]
+    return Path(next(found[0] for command in commands if (found := re.search(r"/[^ =]*/session_[\d_-]+", command))))
 
 
 def wait_for(path: Path) -> None:
