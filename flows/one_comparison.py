@@ -45,8 +45,8 @@ class Teller:
 
 def run_comparison(asked: ComparisonAsked, teller: Teller, do: Do = lambda _, work: work()) -> Comparison:
     """Materialise what is not there, train on each set, and judge. Raises InputError before anything is written."""
-    read = read_training(training_file(asked.training), asked.overrides)
-    training = require_comparable(read, asked.seeds, asked.metrics)
+    training = read_training(training_file(asked.training), asked.overrides)
+    require_comparable(training, asked.seeds, asked.metrics)
     store, found = open_sets(asked.sets)
     entrants: dict[str, Entrant] = {}
 

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.any_training import AnyTraining
 from schemas.errors import InputError, RunError
-from schemas.generative import GenerativeSpec
 from schemas.nearest import unknown_name
-from schemas.training import TrainingSpec
 from training.comparison.compared import Compared, Comparison
 from training.comparison.outcome import AVERAGE, Outcome, device_name, read_outcome, scores_of, seconds_of_steps
+from training.comparison.places import captions_of, labels_of, largest_batch_of, require_places, samples_of, steps_of
 from training.comparison.terms import require_equal_terms, terms_of, training_on
 from training.comparison.verdict import judge, require_metrics
 
@@ -40,7 +39,7 @@ class Entrant:
 
 def compare(
     entrants: Sequence[Entrant],
-    asked: AnyTraining,
+    spec: AnyTraining,
     seeds: int,
     output: Path,
     *,
@@ -57,8 +56,8 @@ def compare(
     from training.curated_set import CuratedSet
     from training.device import device_of
 
-    spec = require_comparable(asked, seeds, metrics)
-    sets = [CuratedSet(one.manifest, spec.data[0].captions) for one in entrants]
+    require_comparable(spec, seeds, metrics)
+    sets = [CuratedSet(one.manifest, captions_of(spec)) for one in entrants]
     for one in sets:
         _refuse_small(spec, one)
     device = device_of(spec)
@@ -82,26 +81,19 @@ def compare(
     return comparison
 
 
-def require_comparable(spec: AnyTraining, seeds: int, metrics: Sequence[str] = ()) -> TrainingSpec:
-    """The specification, if sets can be compared by it, as far as that is known without them. Raises InputError."""
-    if isinstance(spec, GenerativeSpec):
-        raise InputError(f"compare: training {spec.name} is generative; only contrastive trainings can be compared")
+def require_comparable(spec: AnyTraining, seeds: int, metrics: Sequence[str] = ()) -> None:
+    """Raise InputError where sets cannot be compared by a specification, as far as that is known without them."""
     if seeds < 1:
         raise InputError(f"compare: --seeds {seeds}: must be at least 1, and 2 or more for an interval")
-    if len(spec.data) != 1:
-        raise InputError(
-            f"compare: training {spec.name} mixes {len(spec.data)} sets, and each set is compared alone; leave one "
-            "entry in `data`, in whose place each of them is put"
-        )
+    require_places(spec)
     if not spec.evaluate:
         raise InputError(f"compare: training {spec.name} names nothing in `evaluate` that sets could be compared by")
-    labels = [one.label + suffix for one in spec.evaluate for suffix in ("", *(["_ema"] if spec.ema else []))]
+    labels = labels_of(spec)
     for metric in metrics:
         label, point, _ = metric.partition(".")
         if metric != AVERAGE and (label not in labels or not point):
             said = unknown_name(label, labels, "evaluations are")
             raise InputError(f"--metric {metric}: write evaluation.metric, as in {labels[0]}.top1; {said}")
-    return spec
 
 
 @dataclass(frozen=True)
@@ -110,7 +102,7 @@ class _Training:
 
     entrant: Entrant
     version: str
-    spec: TrainingSpec
+    spec: AnyTraining
     terms: Mapping[str, Any]
 
     def outcome(self) -> Outcome | None:
@@ -149,7 +141,7 @@ def _known(training: _Training, metrics: Sequence[str], others: Sequence[Outcome
 
 
 def _compared(
-    spec: TrainingSpec,
+    spec: AnyTraining,
     entrants: Sequence[Entrant],
     sets: Sequence["CuratedSet"],
     outcomes: Sequence[Outcome],
@@ -157,7 +149,7 @@ def _compared(
     metrics: Sequence[str],
     output: Path,
 ) -> Comparison:
-    samples = spec.steps * spec.batch_size
+    samples = samples_of(spec)
     found = []
     for entrant, one in zip(entrants, sets, strict=True):
         own = [outcome for outcome in outcomes if outcome.set == entrant.name]
@@ -171,12 +163,13 @@ def _compared(
         )  # fmt: skip
     verdict = judge({one.name: one.scores for one in found}, metrics)
     seeds = tuple(dict.fromkeys(outcome.seed for outcome in outcomes))
-    return Comparison(output, spec.name, seeds, spec.steps, samples, tuple(found), verdict, terms)
+    return Comparison(output, spec.name, seeds, steps_of(spec), samples, tuple(found), verdict, terms)
 
 
-def _refuse_small(spec: TrainingSpec, one: "CuratedSet") -> None:
-    if one.rows < spec.batch_size:
+def _refuse_small(spec: AnyTraining, one: "CuratedSet") -> None:
+    batch = largest_batch_of(spec)
+    if one.rows < batch:
         raise InputError(
             f"compare: {one.location} has {one.rows:,} rows to train on, fewer than one batch of "
-            f"{spec.batch_size:,}; lower batch_size (--set batch_size=…), or select more"
+            f"{batch:,}; lower batch_size (--set batch_size=…), or select more"
         )

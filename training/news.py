@@ -18,6 +18,7 @@ Progress = Callable[[int, int, float, float], None]
 """Called as progress(step, steps, loss, samples_per_s)."""
 
 MOST_SKIPPED = 20
+STEP_SECONDS = "step_s"
 
 
 class Taken(NamedTuple):
@@ -82,6 +83,7 @@ class News:
     def _speeds(self, taken: Taken, spent_s: float) -> dict[str, float | str]:
         self._stalls, self._seconds = self._stalls + taken.stalls, self._seconds + spent_s
         speeds: dict[str, float | str] = {f"{name}_per_s": round(n / spent_s, 1) for name, n in taken.sizes.items()}
+        speeds[STEP_SECONDS] = round(spent_s, 6)
         if self._most_per_s is not None:
             counted, most = self._most_per_s
             if counted in taken.sizes:

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from schemas.any_training import AnyTraining
 from schemas.errors import RunError
-from schemas.training import TrainingSpec
+from training.comparison.places import folders_of_steps, labels_of
 from training.logs import METRICS
+from training.news import STEP_SECONDS
 from training.run_folder import put_json
 
 _FILE = "outcome.json"
@@ -47,15 +49,15 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise RunError(f"{path}: cannot be read ({error}); remove it, and the same command evaluates again") from error
 
 
-def scores_of(spec: TrainingSpec, metrics: Mapping[str, Any]) -> dict[str, float]:
+def scores_of(spec: AnyTraining, metrics: Mapping[str, Any]) -> dict[str, float]:
     """The scores among a training's results, as `evaluation.metric`.
 
     Where several evaluations have a top1, their mean is one more score, as DataComp's average over tasks.
     """
     scores = {
         f"{evaluation}.{metric}": value
-        for evaluation, record in metrics.items()
-        if isinstance(record, Mapping)
+        for evaluation in labels_of(spec)
+        if isinstance(record := metrics.get(evaluation), Mapping)
         for metric, value in record.items()
         if isinstance(value, float) and metric not in _NO_SCORE
     }
@@ -64,11 +66,11 @@ def scores_of(spec: TrainingSpec, metrics: Mapping[str, Any]) -> dict[str, float
     return scores | average
 
 
-def seconds_of_steps(spec: TrainingSpec) -> float:
+def seconds_of_steps(spec: AnyTraining) -> float:
     """How long a run's steps took, of all the processes that it was at work in."""
-    lines = (spec.folder / METRICS).read_text(encoding="utf-8").splitlines()
-    paces = [json.loads(line).get("samples_per_s") for line in lines]
-    return round(sum(spec.batch_size / pace for pace in paces if pace), 1)
+    files = [folder / METRICS for folder in folders_of_steps(spec)]
+    lines = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return round(sum(line.get(STEP_SECONDS, 0.0) for line in lines), 1)
 
 
 def device_name(device: str) -> str:

@@ -8,27 +8,34 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from schemas.any_training import AnyTraining
 from schemas.errors import InputError
-from schemas.training import TrainingSpec
+from schemas.generative import GenerativeSpec
+from training.comparison.places import captions_of, steps_of, with_set
 from training.identity import differing
 
 _MAY_DIFFER = {
     "name", "seed", "data", "output", "workers", "cache_gb", "threads", "save_every", "keep_checkpoints", "log",
     "evaluate_every", "export", "device",
 }  # fmt: skip
-_NAMING_FILES = {"model", "pretrained", "folder", "table", "webdataset", "parquet", "set", "classes", "templates"}
+_NAMING_FILES = {
+    "model", "pretrained", "folder", "table", "webdataset", "parquet", "set", "classes", "templates",
+    "weights", "config", "tokenizer", "template", "instructions", "images", "prompts", "annotations",
+}  # fmt: skip
+_EACH = "each of the sets"
 _WHOLE_BYTES = 1 << 26  # so large a file is read to tell whether it is still the same
 
 
-def terms_of(spec: TrainingSpec, device: str) -> dict[str, Any]:
+def terms_of(spec: AnyTraining, device: str) -> dict[str, Any]:
     """All that two trainings must share but the data and the seed, as JSON values; files that it names by digest.
 
     `device` is cpu or cuda: `precision: auto` and rounding depend on it.
     """
     said = spec.model_dump(mode="json", exclude=_MAY_DIFFER)
-    captions = dict(spec.data[0].captions)
+    if isinstance(spec, GenerativeSpec):
+        said |= with_set(spec, _EACH)
     files = {text: digest for text in sorted(set(_files(said))) if (digest := _digest(text)) is not None}
-    return said | {"steps": spec.steps, "captions": captions, "device": device, "files": files}
+    return said | {"steps": steps_of(spec), "captions": dict(captions_of(spec)), "device": device, "files": files}
 
 
 def require_equal_terms(where: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -42,14 +49,13 @@ def require_equal_terms(where: Path, then: Mapping[str, Any], now: Mapping[str, 
         )
 
 
-def training_on(spec: TrainingSpec, name: str, manifest: Path, seed: int, output: Path) -> TrainingSpec:
+def training_on(spec: AnyTraining, name: str, manifest: Path, seed: int, output: Path) -> AnyTraining:
     """The training of one set and seed, in a folder of its own: in all else as the specification says."""
-    entry = {"set": str(manifest), "captions": dict(spec.data[0].captions)}
     own = {
-        "name": f"{spec.name}-{re.sub('[^a-z0-9_-]', '-', name)}-seed-{seed}", "data": [entry], "seed": seed,
-        "output": str(output / name / f"seed-{seed}"),
+        "name": f"{spec.name}-{re.sub('[^a-z0-9_-]', '-', name)}-seed-{seed}", "seed": seed,
+        "output": str(output / name / f"seed-{seed}"), **with_set(spec, str(manifest)),
     }  # fmt: skip
-    return TrainingSpec.model_validate(spec.model_dump(mode="json") | own)
+    return type(spec).model_validate(spec.model_dump(mode="json") | own)
 
 
 def _files(value: Any, name: str = "") -> Iterator[str]:
