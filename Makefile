@@ -25,7 +25,7 @@ demo: install
 	$(BIN)/pairmill demo
 
 test: install check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install
 	$(BIN)/ruff check

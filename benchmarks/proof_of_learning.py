@@ -60,22 +60,28 @@ def experiment(
     loss: str, seed: int, steps: int, pictures: int, threads: int, *, shuffled: bool = False
 ) -> dict[str, float]:
     """One training and its zero-shot scores on pictures that were never trained on."""
+    with tempfile.TemporaryDirectory() as folder:
+        return trained(Path(folder), loss, seed, steps, pictures, threads, shuffled=shuffled)
+
+
+def trained(
+    folder: Path, loss: str, seed: int, steps: int, pictures: int, threads: int, *, shuffled: bool = False
+) -> dict[str, float]:
+    """The same in a folder that stays, with the model in `out/model`."""
     from training.contrastive import train_contrastive
 
-    with tempfile.TemporaryDirectory() as folder:
-        write_set(Path(folder) / "shapes", pictures, seed, shuffled)
-        spec = {
-            "name": "proof", "task": "contrastive", "data": [{"set": f"{folder}/shapes"}], "model": str(MODEL),
-            "loss": loss, "batch_size": BATCH, "samples": BATCH * steps, "lr": 2e-3, "warmup_steps": 20,
-            "weight_decay": 0.1, "seed": seed, "device": "cpu", "threads": threads, "output": f"{folder}/out",
-            "save_every": steps,
-        }  # fmt: skip
-        began, busy = time.perf_counter(), time.process_time()
-        done = train_contrastive(TrainingSpec.model_validate(spec))
-        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - busy
-        scores = measured(done.model_folder, seed)
+    write_set(folder / "shapes", pictures, seed, shuffled)
+    spec = {
+        "name": "proof", "task": "contrastive", "data": [{"set": f"{folder}/shapes"}], "model": str(MODEL),
+        "loss": loss, "batch_size": BATCH, "samples": BATCH * steps, "lr": 2e-3, "warmup_steps": 20,
+        "weight_decay": 0.1, "seed": seed, "device": "cpu", "threads": threads, "output": f"{folder}/out",
+        "save_every": steps,
+    }  # fmt: skip
+    began, busy = time.perf_counter(), time.process_time()
+    done = train_contrastive(TrainingSpec.model_validate(spec))
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - busy
     losses = {"first loss": done.metrics["first_loss"], "last loss": done.metrics["last_loss"]}
-    return scores | losses | {"seconds": seconds, "CPU seconds": cpu_seconds}
+    return measured(done.model_folder, seed) | losses | {"seconds": seconds, "CPU seconds": cpu_seconds}
 
 
 def measured(model_folder: Path, seed: int) -> dict[str, float]:

@@ -141,13 +141,13 @@ def test_the_deadline_holds_for_the_whole_answer(web: Web, page: object) -> None
 
 def test_the_deadline_holds_over_redirects(web: Web) -> None:
     def late(connection: object, _web: Web) -> None:
-        time.sleep(0.7)
+        time.sleep(1.4)
         connection.sendall(redirect("/silent"))  # type: ignore[attr-defined]
 
     web.serve("/silent", silent)
-    result = fetch_one(web.serve("/", late), timeout_s=1)
+    result = fetch_one(web.serve("/", late), timeout_s=2)
     assert (result.status, result.redirects) == ("timeout", 1)
-    assert result.seconds < 1.5
+    assert result.seconds < 3
 
 
 def test_an_answer_that_drips_is_given_up_long_before_the_deadline(web: Web) -> None:

@@ -156,3 +156,11 @@ def test_a_name_of_the_hub_without_network_is_a_sentence(monkeypatch):
         InputError, match="tokenizer nobody/nothing: not here, and the hub cannot be reached; name a local"
     ):
         built("llava", tokenizer="nobody/nothing")
+
+
+def test_a_folder_that_is_not_there_is_a_sentence(tmp_path):
+    for part in ("encoder", "llm"):
+        with pytest.raises(InputError, match=f"{part}.weights {tmp_path}/no/tower: there is no such folder"):
+            built("llava", **{part: {"weights": f"{tmp_path}/no/tower"}})
+    with pytest.raises(InputError, match="tokenizer .*/no/words: there is no such folder"):
+        built("llava", tokenizer=f"{tmp_path}/no/words")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--store", type=click.Path(), help="The store; default: what the specifications say.")
 @click.option("--limit", type=click.IntRange(min=1), help="Take only so many rows of the source.")
 @click.option("--metric", "metrics", multiple=True, metavar="EVALUATION.METRIC", help="Judge by it; default: "
-              "top1, recall@1, and the numbers of commands. "
+              "top1, recall@1, CIDEr, a benchmark's score, and the numbers of commands. "
               "More is better, but of a loss, an error or a perplexity.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the training "
               "specification: samples=100000.")  # fmt: skip

@@ -15,6 +15,7 @@ from training.run_folder import put_json
 
 _FILE = "outcome.json"
 _NO_SCORE = ("l2",)  # what a linear probe chose for itself
+_ENDS = ("_low", "_high")  # of an interval over questions, which stand beside the score itself
 AVERAGE = "average.top1"
 
 
@@ -59,11 +60,15 @@ def scores_of(spec: AnyTraining, metrics: Mapping[str, Any]) -> dict[str, float]
         for evaluation in labels_of(spec)
         if isinstance(record := metrics.get(evaluation), Mapping)
         for metric, value in record.items()
-        if isinstance(value, float) and metric not in _NO_SCORE
+        if isinstance(value, float) and metric not in _NO_SCORE and not _is_end(metric, record)
     }
     tops = [scores[name] for one in spec.evaluate if (name := f"{one.label}.top1") in scores]
     average = {AVERAGE: sum(tops) / len(tops)} if len(tops) > 1 else {}
     return scores | average
+
+
+def _is_end(metric: str, record: Mapping[str, Any]) -> bool:
+    return any(metric.endswith(end) and metric.removesuffix(end) in record for end in _ENDS)
 
 
 def seconds_of_steps(spec: AnyTraining) -> float:

@@ -18,7 +18,10 @@ from schemas.nearest import unknown_name
 
 CONFIDENCE = 0.95
 _ROUNDING = 1e-12  # of scores as floats, relative
-_SECONDARY = (".mean_per_class_recall", ".top5", "_recall@5", "_recall@10")  # beside top1 and recall@1
+_SECONDARY = (  # beside top1, recall@1 and CIDEr
+    ".mean_per_class_recall", ".top5", "_recall@5", "_recall@10",
+    ".Bleu_1", ".Bleu_2", ".Bleu_3", ".Bleu_4", ".ROUGE_L",
+)  # fmt: skip
 _SMALLER = {"loss", "error", "perplexity", "fid", "wer", "cer", "rmse", "mae", "seconds"}  # last words of such names
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """By set and metric, the values of all seeds in one order. More is better, but for what `is_less_better` names."""

@@ -99,4 +99,6 @@ def as_input_error(what: str) -> Iterator[None]:
         said = " ".join(str(error).split())
         if isinstance(error, OSError) and "couldn't connect" in said:
             raise InputError(f"{what}: not here, and the hub cannot be reached; name a local folder") from error
+        if "Repo id must" in said:  # what the hub's library says of a name with several slashes, or with other signs
+            raise InputError(f"{what}: there is no such folder, and no name on the hub is written like this") from error
         raise InputError(f"{what}: {type(error).__name__}: {said[:400]}") from error
