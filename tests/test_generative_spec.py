@@ -162,5 +162,5 @@ def test_a_folder_that_is_not_there_is_a_sentence(tmp_path):
     for part in ("encoder", "llm"):
         with pytest.raises(InputError, match=f"{part}.weights {tmp_path}/no/tower: there is no such folder"):
             built("llava", **{part: {"weights": f"{tmp_path}/no/tower"}})
-    with pytest.raises(InputError, match="tokenizer .*/no/words: there is no such folder"):
+    with pytest.raises(InputError, match=r"tokenizer .*/no/words: there is no such folder"):
         built("llava", tokenizer=f"{tmp_path}/no/words")

@@ -32,11 +32,11 @@ def test_clip_tells_colours_shapes_and_pairs_of_pictures_that_it_never_saw(
 
 
 def test_the_curated_half_of_the_demos_web_teaches_more_than_all_of_it(proof: Proof, tmp_path: Path) -> None:
-    """By `compare` from one seed; the difference was 0.12 to 0.14 with others."""
-    comparison = measured(tmp_path, pairs=1200, samples=128 * 100, seeds=1, threads=1, scorer=proof[1])
+    """By `compare` from one seed; with six others the difference of mean accuracy was 0.06 to 0.17."""
+    comparison = measured(tmp_path, pairs=1200, samples=128 * 125, seeds=1, threads=1, scorer=proof[1])
     whole, curated = comparison.sets
     assert curated.rows < 0.6 * whole.rows
     (difference,) = comparison.verdict.differences
     assert (difference.first, difference.other, difference.metric) == ("uncurated", "demo", METRIC)
-    assert difference.estimate.mean > 0.04
+    assert difference.estimate.mean > 0
     assert "one seed gives no interval" in comparison.verdict.sentences[0]
