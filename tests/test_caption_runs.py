@@ -18,6 +18,7 @@ import pytest
 from chat_server import KEY, ChatServer, Reply, chat_server
 from conftest import run_job, textured_jpeg
 
+from curation.analytics.report.write import write_report
 from curation.job import Result, Wishes
 from curation.plan import build_plan
 from schemas.errors import InputError, PairmillError
@@ -81,6 +82,10 @@ def test_new_captions_go_into_shards_and_are_paid_once(server: ChatServer, photo
     assert set(server.paid.values()) == {1}
     assert len(server.paid) == ROWS - 1  # the same picture twice is one question
     assert texts(result, tmp_path / "store") == wanted(photos)
+    data = json.loads(write_report(tmp_path / "store", None, tmp_path / "report", "json").read_text())
+    [tokens] = data["sections"]["cost"]["tables"]["tokens"]
+    assert (tokens["step"], tokens["rows"]) == ("steps[0] caption", ROWS)
+    assert tokens["read"] + tokens["written"] == 102 * ROWS
 
 
 def test_another_specification_over_the_same_pictures_asks_nothing(

@@ -16,7 +16,7 @@ from schemas.errors import InputError, RunError
 from schemas.nearest import unknown_name
 from training.comparison.compared import Compared, Comparison
 from training.comparison.outcome import AVERAGE, Outcome, device_name, read_outcome, scores_of, seconds_of_steps
-from training.comparison.places import captions_of, labels_of, largest_batch_of, require_places, samples_of, steps_of
+from training.comparison.places import labels_of, places_of, require_places, samples_of, steps_of
 from training.comparison.terms import require_equal_terms, terms_of, training_on
 from training.comparison.verdict import judge, require_metrics
 
@@ -57,7 +57,7 @@ def compare(
     from training.device import device_of
 
     require_comparable(spec, seeds, metrics)
-    sets = [CuratedSet(one.manifest, captions_of(spec)) for one in entrants]
+    sets = [CuratedSet(one.manifest, places_of(spec)[0].captions) for one in entrants]
     for one in sets:
         _refuse_small(spec, one)
     device = device_of(spec)
@@ -167,7 +167,7 @@ def _compared(
 
 
 def _refuse_small(spec: AnyTraining, one: "CuratedSet") -> None:
-    batch = largest_batch_of(spec)
+    batch = max(place.batch_size for place in places_of(spec))
     if one.rows < batch:
         raise InputError(
             f"compare: {one.location} has {one.rows:,} rows to train on, fewer than one batch of "

@@ -11,7 +11,7 @@ from typing import Any
 from schemas.any_training import AnyTraining
 from schemas.errors import InputError
 from schemas.generative import GenerativeSpec
-from training.comparison.places import captions_of, steps_of, with_set
+from training.comparison.places import places_of, steps_of, with_set
 from training.identity import differing
 
 _MAY_DIFFER = {
@@ -35,7 +35,8 @@ def terms_of(spec: AnyTraining, device: str) -> dict[str, Any]:
     if isinstance(spec, GenerativeSpec):
         said |= with_set(spec, _EACH)
     files = {text: digest for text in sorted(set(_files(said))) if (digest := _digest(text)) is not None}
-    return said | {"steps": steps_of(spec), "captions": dict(captions_of(spec)), "device": device, "files": files}
+    captions = dict(places_of(spec)[0].captions)
+    return said | {"steps": steps_of(spec), "captions": captions, "device": device, "files": files}
 
 
 def require_equal_terms(where: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

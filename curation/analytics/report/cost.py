@@ -1,19 +1,28 @@
-"""What a version cost: time and rows per second of each stage by the records of runs, and bytes of what was written."""
+"""What a version cost: time of each stage by the records of runs, tokens of models, and bytes of what was written."""
 
 from collections.abc import Iterator
 from typing import Any
 
+from curation.analytics.explain import SOURCE
 from curation.analytics.report.contents import Column, Section, Table
+from curation.analytics.report.questions import Questions
+from curation.sql_expression import quoted
 from curation.storage import layout
 from curation.storage.store import Store, digest
 from curation.versions import read_runs
 from schemas.manifest import Manifest
 
 _BARRIERS_NOT = ("keep",)  # the only step that decides within a stage
+_READ, _WRITTEN = "_prompt_tokens", "_completion_tokens"  # last words of columns
+_ABOUT_TOKENS = (
+    "Tokens of models stand behind the answers that rows have: equal questions about one picture are paid once, and "
+    "questions without an answer are not counted."
+)
 
 
-def cost(store: Store, manifest: Manifest) -> Section:
-    """Time per stage, as far as runs recorded it, and bytes per kind of file."""
+def cost(asked: Questions) -> Section:
+    """Time per stage, as far as runs recorded it, tokens per step that asks a model, and bytes per kind of file."""
+    store, manifest = asked.store, asked.manifest
     stages = list(_stages(manifest))
     spent = _spent(store, {fingerprint for _, fingerprint in stages})
     rows = []
@@ -42,7 +51,25 @@ def cost(store: Store, manifest: Manifest) -> Section:
         _files(manifest),
     )
     stage_table = (Table("stages", "Time per stage", columns, rows),) if rows else ()
-    return Section("cost", "What it cost", (text,), (*stage_table, files))
+    tokens = _tokens(asked)
+    about = (text, _ABOUT_TOKENS) if tokens else (text,)
+    return Section("cost", "What it cost", about, (*stage_table, *tokens, files))
+
+
+def _tokens(asked: Questions) -> tuple[Table, ...]:
+    rows = []
+    for column in asked.manifest.columns:
+        written = column.name.removesuffix(_READ) + _WRITTEN
+        if column.step != SOURCE and column.name.endswith(_READ) and {column.name, written} <= asked.types.keys():
+            (found,) = asked.ask("tokens", read=quoted(column.name), written=quoted(written))
+            rows.append({"step": column.step, **found})
+    columns = (
+        Column("step", "Step"),
+        Column("rows", "Rows", "count"),
+        Column("read", "Tokens of prompts and pictures", "count"),
+        Column("written", "Tokens of answers", "count"),
+    )
+    return (Table("tokens", "Tokens", columns, rows),) if rows else ()
 
 
 def _files(manifest: Manifest) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ def report(store: Store, chosen: Chosen) -> Report:
             origins.downloads(asked),
             origins.captions(asked),
             correlations(asked, filters),
-            cost(store, manifest),
+            cost(asked),
         )
     tar_bytes = sum(shard.tar_bytes or 0 for shard in manifest.shards)
     facts = {"pool": manifest.pool, "curated": manifest.rows, "shards": len(manifest.shards), "tar_bytes": tar_bytes}
