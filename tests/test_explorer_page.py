@@ -102,6 +102,25 @@ def test_captions_are_shown_as_they_are_and_run_nothing(page: Chrome) -> None:
     assert page.find_elements(By.CSS_SELECTOR, "#grid .caption *, #story .words *") == []
 
 
+def test_a_reload_shows_what_was_chosen_and_opening_it_anew_shows_all(opened: tuple[Chrome, str], page: Chrome) -> None:
+    def keys() -> list[str | None]:
+        return [card.get_attribute("data-key") for card in cards(page)]
+
+    search(page, "words", "cat")
+    until(page, lambda: 0 < count(page) == len(cards(page)) < ROWS)
+    by_key = keys()
+    Select(one(page, "#order")).select_by_value("asc score")
+    until(page, lambda: keys() != by_key)
+    by_score = keys()
+    page.refresh()
+    until(page, lambda: keys() == by_score)
+    assert one(page, "#order").get_attribute("value") == "asc score"
+    assert [chip.text for chip in page.find_elements(By.CSS_SELECTOR, "#chips .chip span")] == ["words: cat"]
+    page.get(opened[1])
+    until(page, lambda: len(cards(page)) == ROWS)
+    assert page.find_elements(By.CSS_SELECTOR, "#chips .chip") == []
+
+
 def test_a_filter_by_words_by_sql_by_a_value_and_by_dragging_changes_counts_and_grid(root: Path, page: Chrome) -> None:
     search(page, "words", "CAT number")
     cats = rows_where(root, "contains(lower(caption), 'cat')")

@@ -10,7 +10,7 @@ import {startKeys} from '/page/keys.js';
 import {count, share} from '/page/numbers.js';
 import {startOrder} from '/page/order.js';
 import {showSearchError, startSearch} from '/page/search.js';
-import {on, signals, state, tell} from '/page/state.js';
+import {keep, on, restore, signals, state, tell} from '/page/state.js';
 import {startThresholds} from '/page/thresholds.js';
 import {startTheme} from '/page/theme.js';
 
@@ -37,6 +37,7 @@ const page = newest('rows', answer => showRows(answer.rows), error => {
 });
 
 function askPage() {
+  keep();
   const {selection, by, order, like, start, perPage} = state;
   byId('grid').setAttribute('aria-busy', 'true');
   page({selection, by, order, like, start, count: perPage});
@@ -45,6 +46,7 @@ function askPage() {
 async function start() {
   startTheme();
   state.about = await ask('about');
+  restore();
   document.title = `${state.about.label} · Pairmill`;
   byId('label').textContent = state.about.label;
   const cut = [...new Set(state.about.thresholds.map(threshold => threshold.signal))];
@@ -62,6 +64,7 @@ async function start() {
   on('returned', drawChips);
   on('order', drawChips);
   on('page', askPage);
+  tell('order');
   tell('selection');
 }
 

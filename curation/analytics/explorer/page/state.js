@@ -42,5 +42,19 @@ export function ordered(change) {
   tell('page');
 }
 
+// A reload shows what was chosen before; whoever opens the page anew begins with everything.
+const KEPT = 'chosen';
+
+export function keep() {
+  const {about: {label}, selection, by, order, like} = state;
+  sessionStorage.setItem(KEPT, JSON.stringify({label, chosen: {selection, by, order, like}}));
+}
+
+export function restore() {
+  const [{type}] = performance.getEntriesByType('navigation');
+  const {label, chosen} = JSON.parse(sessionStorage.getItem(KEPT) ?? '{}');
+  if (type !== 'navigate' && label === state.about.label) Object.assign(state, chosen);
+}
+
 export const signals = () => state.about.facets.filter(facet => facet.kind === 'signal');
 export const categories = () => state.about.facets.filter(facet => facet.kind === 'category');
