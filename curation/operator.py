@@ -48,8 +48,6 @@ class Workplace:
 
     store: Store | None = None
     hosts: Callable[..., Any] | None = None  # how the run's host policy is asked; None: this worker is the only one
-    # Yields what a generator function yields where packages of its own are installed; None: it cannot be done here.
-    elsewhere: Callable[..., Iterator[Any]] | None = None
 
 
 @dataclass

@@ -14,24 +14,19 @@ from flows.home import home
 from flows.prefect_server import WATCHED, stop_process
 from schemas.errors import InputError, RunError
 
-# Two attempts: on a busy machine Ray's processes miss their own deadlines. What it installed for operators that want
-# packages of their own goes with it: gigabytes, which Ray itself leaves in the folder of the session.
+# Two attempts: on a busy machine Ray's processes miss their own deadlines.
 _OWN = """
-import os, shutil, signal, sys, threading
+import signal, sys, threading
 import ray
 def start():
-    return ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 try:
-    started = start()
+    start()
 except Exception as error:
     print(error, file=sys.stderr)
     ray.shutdown()
-    started = start()
-def end(*_):
-    ray.shutdown()
-    shutil.rmtree(os.path.join(started.address_info["session_dir"], "runtime_resources"), ignore_errors=True)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, end)
+    start()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 print(ray.get_runtime_context().gcs_address, flush=True)
 threading.Event().wait()
 """

@@ -1,8 +1,11 @@
-"""`engine: img2dataset`: what it is told, what its words mean, what it refuses. The real one runs in test_on_ray."""
+"""`engine: img2dataset`: what it is told, what its words mean, what it refuses. And the real one."""
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import SmallWeb, run_job, textured_jpeg, write_table
 from pydantic import ValidationError
@@ -14,6 +17,12 @@ from curation.fetch.pictures.picture_form import PictureForm
 from curation.fetch.policy import FetchPolicy
 from curation.operators.download import Download
 from schemas.errors import RunError
+
+
+def samples(manifest: Path) -> list[dict[str, Any]]:
+    """Every row of a version, ordered by key."""
+    files = [manifest.parent / entry["parquet"] for entry in json.loads(manifest.read_text())["samples"]]
+    return sorted((row for file in files for row in pq.read_table(file).to_pylist()), key=lambda row: row["key"])
 
 
 def test_its_command_line_says_what_the_specification_says() -> None:
@@ -71,14 +80,39 @@ def test_what_it_cannot_do_is_refused_by_name(beyond: dict[str, object]) -> None
     Download(engine="img2dataset", robots=False, retries=1, resize="keep_ratio", image_size_px=64)
 
 
-def test_without_ray_it_is_refused_with_the_way_out(web: SmallWeb, tmp_path: Path) -> None:
+def test_the_real_one_fetches_in_an_environment_of_its_own(
+    web: SmallWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pictures are what its algorithm makes; ours agree with them but for what two JPEG encoders differ in."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    rows = [{"url": web.put(f"/{i}.jpg", textured_jpeg(i, 200, 150)), "caption": f"picture {i}"} for i in range(5)]
+    rows.append({"url": rows[0]["url"], "caption": "the first once more"})
+    rows += [{"url": f"{web.base_url}/dead.jpg", "caption": "dead"}, {"url": "http://169.254.169.254/", "caption": "x"}]
+    web.put("/broken.jpg", b"no picture")
+    rows.append({"url": f"{web.base_url}/broken.jpg", "caption": "broken"})
+    wanted = {"resize": "keep_ratio", "image_size_px": 64, "allow_networks": ["127.0.0.0/8"], "retries": 0}
+    source = {"table": write_table(tmp_path / "pairs.parquet", rows), "rows_per_part": 100}
+    found = {}
+    for engine in ("img2dataset", "pairmill"):
+        step = {"download": {"engine": engine, **wanted}}
+        spec = {"name": engine, "store": str(tmp_path / "store"), "source": source, "steps": [step, "inspect_image"]}
+        found[engine] = samples(run_job(spec).manifest)
+        assert web.asked["/0.jpg"] == (1 if engine == "img2dataset" else 2)
+    names = ("status", "sha256", "original_width_px", "width_px", "height_px")
+    theirs, ours = ([[row[name] for name in names] for row in rows] for rows in found.values())
+    assert theirs == ours
+    assert Counter(row[0] for row in ours) == {"ok": 6, "http_404": 1, "unsafe_address": 1, "not_an_image": 1}
+
+
+def test_an_environment_that_cannot_be_made_is_a_sentence_and_nothing_is_fetched(
+    web: SmallWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setenv("UV_DEFAULT_INDEX", f"{web.base_url}/no-index")
+    monkeypatch.setenv("UV_NO_CACHE", "1")
     table = write_table(tmp_path / "pairs.parquet", [{"url": web.put("/a.jpg", textured_jpeg(0)), "caption": "a"}])
-    spec = {
-        "name": "s",
-        "store": str(tmp_path / "store"),
-        "source": {"table": table},
-        "steps": [{"download": {"engine": "img2dataset"}}],
-    }
-    with pytest.raises(RunError, match="--executor ray"):
+    step = {"download": {"engine": "img2dataset", "allow_networks": ["127.0.0.0/8"]}}
+    spec = {"name": "s", "store": str(tmp_path / "store"), "source": {"table": table}, "steps": [step]}
+    with pytest.raises(RunError, match=r"an environment with img2dataset==1.47.0 could not be made .*UV_DEFAULT_INDEX"):
         run_job(spec)
-    assert not web.asked
+    assert not web.asked["/a.jpg"]

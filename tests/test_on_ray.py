@@ -1,7 +1,6 @@
 """The executor on Ray, with one local Ray for all tests here: the same bytes, crashes survived, drivers killed."""
 
 import json
-import re
 import subprocess
 import sys
 import time
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from conftest import SmallWeb, run_job, textured_jpeg, write_table
 from operator_cases import tiny_clip
@@ -118,14 +116,6 @@ def curated_bytes(store: Path) -> dict[str, bytes]:
     return {str(path.relative_to(store)): path.read_bytes() for path in files}
 
 
-def samples(manifest: Path) -> list[dict[str, Any]]:
-    """Every row of a version, ordered by key."""
-    import pyarrow.parquet as pq
-
-    files = [manifest.parent / entry["parquet"] for entry in json.loads(manifest.read_text())["samples"]]
-    return sorted((row for file in files for row in pq.read_table(file).to_pylist()), key=lambda row: row["key"])
-
-
 def committed_urls(store: Path) -> set[str]:
     """URLs whose download is committed."""
     import pyarrow.parquet as pq
@@ -173,32 +163,6 @@ def test_actors_load_a_model_once_and_embed_as_one_process_does(driver: Driver, 
     wanted = curated_bytes(tmp_path / "store")
     driver.run(spec | {"store": str(tmp_path / "on-ray")})
     assert curated_bytes(tmp_path / "on-ray") == wanted
-
-
-def test_the_real_img2dataset_fetches_in_an_environment_of_its_own(
-    driver: Driver, web: SmallWeb, tmp_path: Path
-) -> None:
-    """Its pictures are what its algorithm makes; ours agree with them but for what two JPEG encoders differ in."""
-    rows = [{"url": web.put(f"/{i}.jpg", textured_jpeg(i, 200, 150)), "caption": f"picture {i}"} for i in range(5)]
-    rows.append({"url": rows[0]["url"], "caption": "the first once more"})
-    rows += [{"url": f"{web.base_url}/dead.jpg", "caption": "dead"}, {"url": "http://169.254.169.254/", "caption": "x"}]
-    web.put("/broken.jpg", b"no picture")
-    rows.append({"url": f"{web.base_url}/broken.jpg", "caption": "broken"})
-    wanted = {"resize": "keep_ratio", "image_size_px": 64, "allow_networks": ["127.0.0.0/8"], "retries": 0}
-    source = {"table": write_table(tmp_path / "pairs.parquet", rows), "rows_per_part": 100}
-    found = {}
-    for engine in ("img2dataset", "pairmill"):
-        step = {"download": {"engine": engine, **wanted}}
-        spec = {"name": engine, "store": str(tmp_path / "store"), "source": source, "steps": [step, "inspect_image"]}
-        answer = driver.ask(spec=spec)
-        if "could not be made" in answer.get("error", ""):
-            pytest.skip(answer["error"])
-        found[engine] = samples(Path(answer["manifest"]))
-        assert web.asked["/0.jpg"] == (1 if engine == "img2dataset" else 2)
-    names = ("status", "sha256", "original_width_px", "width_px", "height_px")
-    theirs, ours = ([[row[name] for name in names] for row in rows] for rows in found.values())
-    assert theirs == ours
-    assert Counter(row[0] for row in ours) == {"ok": 6, "http_404": 1, "unsafe_address": 1, "not_an_image": 1}
 
 
 def test_joins_as_tasks_of_the_workers_decide_as_one_process_does(driver: Driver, tmp_path: Path) -> None:
@@ -294,22 +258,13 @@ def test_where_ray_itself_ends_under_a_run_the_run_says_so(home: None, tmp_path:
         spec = spec_of(tmp_path, ["good", "sleep"], [own_operator(tmp_path, actor=actor)], 1)
         driver.tell(spec=spec)
         wait_for(tmp_path / "touchy.seen")
-        installed = session_of(local) / "runtime_resources" / "uv" / "gigabytes"
-        installed.mkdir(parents=True)
         local.stop()
         said = driver.answer()["error"]
     finally:
         local.stop()
         driver.close()
-    assert not installed.exists()
     assert said.startswith("Ray ended under the run (")
     assert "run the same again" in said
-
-
-def session_of(local: ray_cluster.LocalRay) -> Path:
-    """The folder of a Ray's session, as its daemons are told it."""
-    commands = [" ".join(child.cmdline()) for child in psutil.Process(local.pid).children(recursive=True)]
-    return Path(next(found[0] for command in commands if (found := re.search(r"/[^ =]*/session_[\d_-]+", command))))
 
 
 def wait_for(path: Path) -> None:

@@ -24,7 +24,6 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from curation.execution.elsewhere_on_ray import run_elsewhere
 from curation.execution.executor import WorkerDied
 from curation.execution.hosts_on_ray import HostsOnRay, Reach
 from curation.execution.needs import Needs, WorkerNeeds
@@ -48,14 +47,14 @@ _GB = 1 << 30
 @ray.remote(max_retries=0)  # type: ignore[untyped-decorator]
 def _task(function: Callable[..., Any], task: Any, folder: str, hosts: Reach | None) -> Any:
     _enter(folder)
-    return function(task, actor=False, opened=Opened(hosts, run_elsewhere))
+    return function(task, actor=False, opened=Opened(hosts))
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class _Actor:
     def __init__(self, folder: str, hosts: Reach | None) -> None:
         _enter(folder)
-        self._opened = Opened(hosts, run_elsewhere)
+        self._opened = Opened(hosts)
 
     def run(self, function: Callable[..., Any], task: Any) -> Any:
         return function(task, actor=True, opened=self._opened)

@@ -131,12 +131,10 @@ def _commit(runs: list[OperatorRun], done: dict[str, int], *, whole: bool) -> No
 
 
 class Opened:
-    """What operators opened in one worker, kept between parts; the arguments are what a `Workplace` offers."""
+    """What operators opened in one worker, kept between parts; `hosts` is what a `Workplace` offers."""
 
-    def __init__(
-        self, hosts: Callable[..., Any] | None = None, elsewhere: Callable[..., Iterator[Any]] | None = None
-    ) -> None:
-        self._hosts, self._elsewhere = hosts, elsewhere
+    def __init__(self, hosts: Callable[..., Any] | None = None) -> None:
+        self._hosts = hosts
         self._by_operator: dict[str, Any] = {}
 
     def get(self, step: OperatorStep, store: Store) -> Any:
@@ -144,7 +142,7 @@ class Opened:
         name = digest([step.ref.name, repr(step.operator), step.ref.source])  # settings too, unlike a fingerprint
         if name not in self._by_operator:
             try:
-                self._by_operator[name] = step.operator.open_at(Workplace(store, self._hosts, self._elsewhere))
+                self._by_operator[name] = step.operator.open_at(Workplace(store, self._hosts))
             except PairmillError:
                 raise
             except Exception as error:

@@ -10,6 +10,7 @@ from curation.fetch.completed import Arrived, Completed, completed
 from curation.fetch.hosts.host_policy import HostLimits, HostPolicy
 from curation.fetch.hosts.leased_hosts import open_hosts
 from curation.fetch.img2dataset_engine import Img2DatasetFetcher
+from curation.fetch.img2dataset_environment import img2dataset_python
 from curation.fetch.isolation.decoding import Decoder, InlineDecoder
 from curation.fetch.isolation.isolated import IsolatedDecoder
 from curation.fetch.once_per_url import Wanted, fetch_once_per_url
@@ -20,7 +21,6 @@ from curation.fetch.pictures.readiness import make_ready
 from curation.fetch.pictures.to_stored import to_stored
 from curation.fetch.policy import FetchPolicy
 from curation.operator import Workplace
-from schemas.errors import RunError
 
 _PATIENCE_S = 0.02  # without a fetch that ends, until we look at what has been decoded meanwhile
 
@@ -57,11 +57,9 @@ class Fetcher:
                     yield from completed(arrived, picture)
 
 
-def img2dataset_at(workplace: Workplace, form: PictureForm, *, isolate: bool) -> Img2DatasetFetcher:
-    """The real img2dataset where a worker's place can run it. Raises RunError."""
-    if workplace.elsewhere is None:
-        raise RunError("engine: img2dataset needs an environment of its own, which only Ray makes: --executor ray")
-    return Img2DatasetFetcher(workplace.elsewhere, form, _decoder(AS_THEY_COME, isolate=isolate))
+def img2dataset_fetcher(form: PictureForm, *, isolate: bool) -> Img2DatasetFetcher:
+    """The real img2dataset, in an environment that is made for it where there is none. Raises RunError."""
+    return Img2DatasetFetcher(img2dataset_python(), form, _decoder(AS_THEY_COME, isolate=isolate))
 
 
 def _decoder(form: PictureForm, *, isolate: bool) -> Decoder:

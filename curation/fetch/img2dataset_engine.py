@@ -9,15 +9,16 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from curation.fetch import outcomes
 from curation.fetch.completed import Arrived, Completed, completed
 from curation.fetch.http.urls import UrlError, parse_url
-from curation.fetch.img2dataset_run import PACKAGE, Outcome, run_img2dataset
+from curation.fetch.img2dataset_run import Outcome, run_img2dataset
 from curation.fetch.isolation.decoding import Decoder
 from curation.fetch.once_per_url import NO_URL, Wanted
 from curation.fetch.outcomes import Fetched, http_class
@@ -25,8 +26,6 @@ from curation.fetch.pictures.picture_form import BAD_ASPECT_RATIO, TOO_LARGE_ARE
 from curation.fetch.pictures.to_stored import Stored
 from curation.fetch.policy import USER_AGENT, FetchPolicy
 from schemas.pixels import DecodeError
-
-Elsewhere = Callable[..., Iterator[list[Outcome]]]
 
 _HTTP_ERROR = re.compile(r"HTTP Error (\d{3})")
 _SAID = {  # what stands in its messages, and what it means
@@ -46,9 +45,9 @@ _OTHERWISE = {"failed_to_download": outcomes.CONNECT, "failed_to_resize": "decod
 
 @dataclass(frozen=True)
 class Img2DatasetFetcher:
-    """What all fetches of a worker share: where img2dataset runs, the form it is asked for, and our decoder."""
+    """What all fetches of a worker share: the Python that has img2dataset, the form it is asked for, our decoder."""
 
-    elsewhere: Elsewhere
+    python: Path
     form: PictureForm
     decoder: Decoder
 
@@ -72,7 +71,7 @@ class Img2DatasetFetcher:
     ) -> Iterator[tuple[tuple[Arrived, Outcome | None], bytes | None]]:
         urls = [str(rows[0].url) for rows in waiting.values()]
         options = command_line(self.form, policy)
-        for shard in self.elsewhere([PACKAGE], run_img2dataset, list(waiting), urls, options, policy.part_deadline_s):
+        for shard in run_img2dataset(self.python, list(waiting), urls, options, policy.part_deadline_s):
             for outcome in shard:
                 arrived = Arrived(waiting.pop(outcome.row), fetched(outcome), policy.block_lists, outcome.sha256)
                 yield (arrived, outcome), arrived.to_decode

@@ -1,19 +1,19 @@
-"""Runs the real img2dataset over some URLs and reads what it wrote, in an environment where it is installed.
-
-This file is imported there: it uses nothing of ours, nor anything that img2dataset does not bring itself.
-"""
+"""Runs the real img2dataset over some URLs, in the environment where it is installed, and reads what it wrote."""
 
 import contextlib
 import os
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PACKAGE = "img2dataset==1.47.0"
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import RunError
+
 _SHARD_ROWS = 1000  # what is handed on at once
 _MAIN = "from img2dataset import main; main()"
 
@@ -31,15 +31,12 @@ class Outcome(NamedTuple):
 
 
 def run_img2dataset(
-    rows: Sequence[int], urls: Sequence[str], options: Mapping[str, str], deadline_s: float | None
+    python: Path, rows: Sequence[int], urls: Sequence[str], options: Mapping[str, str], deadline_s: float | None
 ) -> Iterator[list[Outcome]]:
-    """The outcomes of the shards that img2dataset finished before the deadline. Raises RuntimeError where it failed.
+    """The outcomes of the shards that img2dataset finished before the deadline. Raises RunError where it failed.
 
-    `options` are img2dataset's own, by the names of its command line.
+    `options` are img2dataset's own, by the names of its command line; `python` has it installed.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with tempfile.TemporaryDirectory(prefix="img2dataset-") as name:
         folder = Path(name)
         pq.write_table(pa.table({"url": list(urls), "row": list(rows)}), folder / "urls.parquet")
@@ -54,13 +51,13 @@ def run_img2dataset(
             "compute_hash": "sha256",
             "extract_exif": "False",
         }
-        _run({**fixed, **options}, folder, deadline_s)
+        _run(python, {**fixed, **options}, folder, deadline_s)
         for parquet in sorted((folder / "out").glob("*.parquet")):
             yield _outcomes(parquet)
 
 
-def _run(options: Mapping[str, str], folder: Path, deadline_s: float | None) -> None:
-    command = [sys.executable, "-c", _MAIN, *(f"--{name}={value}" for name, value in options.items())]
+def _run(python: Path, options: Mapping[str, str], folder: Path, deadline_s: float | None) -> None:
+    command = [str(python), "-I", "-c", _MAIN, *(f"--{name}={value}" for name, value in options.items())]
     environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}
     with open(folder / "log", "w+b") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -73,7 +70,7 @@ def _run(options: Mapping[str, str], folder: Path, deadline_s: float | None) -> 
         if code:
             log.seek(0)
             said = log.read()[-2000:].decode(errors="replace").strip()
-            raise RuntimeError(f"img2dataset ended with exit code {code}: {said}")
+            raise RunError(f"img2dataset ended with exit code {code}: {said}")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -84,8 +81,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _outcomes(parquet: Path) -> list[Outcome]:
-    import pyarrow.parquet as pq
-
     pictures: dict[str, bytes] = {}
     with tarfile.open(parquet.with_suffix(".tar")) as tar:
         for member in tar:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from curation.fetch.block_lists import load_block_lists
 from curation.fetch.completed import Completed, mismatches
-from curation.fetch.fetcher import Fetcher, Fetches, img2dataset_at
+from curation.fetch.fetcher import Fetcher, Fetches, img2dataset_fetcher
 from curation.fetch.hosts.host_policy import HostLimits
 from curation.fetch.http.addresses import WEB_PORTS, parse_networks
 from curation.fetch.img2dataset_engine import require_possible
@@ -48,7 +48,7 @@ class Download(Operator, PictureForm):
 
     engine: Literal["pairmill", "img2dataset"] = Field(
         "pairmill",
-        description="img2dataset runs the real one in an environment of its own, on Ray only: without robots.txt, "
+        description="img2dataset runs the real one in an environment of its own: without robots.txt, "
         "limits per host, max_bytes, or a look at the addresses that names lead to",
     )
     expect_sha256: str | None = setting(None, "column with the SHA-256 that the fetched bytes must have")
@@ -115,7 +115,7 @@ class Download(Operator, PictureForm):
         """The same, with what a worker's place offers. Raises RunError."""
         form = PictureForm(**{name: getattr(self, name) for name in PictureForm.model_fields})
         if self.engine == "img2dataset":
-            return img2dataset_at(workplace, form, isolate=self.isolate)
+            return img2dataset_fetcher(form, isolate=self.isolate)
         return Fetcher.at(workplace, HostLimits(self.per_host, self.requests_per_s), form, isolate=self.isolate)
 
     def run(self, batch: Batch, opened: Fetches) -> Output:
