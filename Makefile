@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 KERNELS := $(shell grep -rlE "njit|intrinsic" --include=*.py curation schemas)
 
-.PHONY: install demo test check lock clean
+.PHONY: install demo test check style types pytest lock clean
 
 install: $(INSTALLED) .venv/kernels
 
@@ -24,14 +24,22 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: install
 	$(BIN)/pairmill demo
 
-test: install check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# The types are checked on one core while Ray, Prefect and browsers let the tests wait.
+test: style
+	$(MAKE) --no-print-directory --jobs 2 pytest types
 
-check: install
+check: style types
+
+style: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+
+pytest: install
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --quiet --output-file requirements.lock
