@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[1]
 PICTURES = 24
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home folder of the tests' own, where Prefect and Ray are up."""
     folder = tmp_path_factory.mktemp("home")
@@ -34,13 +34,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         services.down()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(home: Path) -> str:
     """The address of the Prefect server."""
     return services.standing()["prefect"].address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of small pictures with captions."""
     folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
