@@ -32,10 +32,13 @@ from flows.environment import quiet_environment
 from schemas.errors import PairmillError
 
 _ANY_LENGTH = 1_000
+_INTERRUPTED = "Query interrupted"  # the RuntimeError that DuckDB makes of what a signal's handler raises under it
 
 
 class Stopped(BaseException):
     """SIGTERM: unwinds like Ctrl-C, so that everything is closed on the way."""
+
+    heard = False
 
 
 class Pairmill(click.Group):
@@ -56,6 +59,8 @@ class Pairmill(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
+            if str(error) == _INTERRUPTED:
+                _leave(ctx, error, _stopped(ctx), 143 if Stopped.heard else 130)
             said = f"{type(error).__name__}: {error}".rstrip(": ")
             _leave(ctx, error, f"error: {said} (this is not foreseen; --debug shows where it happened)", 1)
 
@@ -125,6 +130,7 @@ def _leave_at_once(code: Any) -> NoReturn:
 
 
 def _on_sigterm(number: int, frame: Any) -> NoReturn:
+    Stopped.heard = True
     raise Stopped
 
 
