@@ -28,7 +28,7 @@ from training.train import train
 
 METRIC = "average.top1"
 _SEED = 0
-_PICTURES = 900  # held out; with 300 their own chance is as large as that of the seeds
+_PICTURES = 900  # held out; of 300 a score near one half has a standard error of 0.03 by itself
 
 
 def main() -> None:

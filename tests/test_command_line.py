@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import textwrap
@@ -12,13 +11,11 @@ import threading
 import time
 from pathlib import Path
 
-import click
-import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
 from curation.storage.store import Store
-from flows.command_line import Pairmill, cli
+from flows.command_line import cli
 from flows.display import display
 from flows.one_run import Request, Session
 from flows.progress import Progress, Tally
@@ -395,13 +392,3 @@ def test_a_run_that_waits_for_prune_says_so(tmp_path: Path) -> None:
         thread.join(20)
         progress.close()
     assert not waiting.is_alive()
-
-
-def test_an_interrupt_that_duckdb_takes_for_an_error_of_its_own_stops_all_the_same() -> None:
-    @click.command()
-    def count() -> None:
-        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
-        duckdb.connect().execute("SELECT count(*) FROM range(1000000000000) t(i) WHERE i % 7 = 8").fetchall()
-
-    ended = CliRunner().invoke(Pairmill(commands={"count": count}), ["count"])
-    assert (ended.exit_code, ended.stderr) == (130, "Stopped.\n")
